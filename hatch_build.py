@@ -86,9 +86,7 @@ def _syscall_table(compiler: list[str]) -> str:
 def _run(command: list[str], stdin: str = "") -> str:
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BuildError(
-            f"the C compiler failed (status {done.returncode}): {shlex.join(command)}\n{done.stderr}"
-        )
+        raise BuildError(f"the C compiler failed: {shlex.join(command)}\n{done.stderr}")
     sys.stderr.write(done.stderr)  # warnings
     return done.stdout
 

@@ -11,14 +11,13 @@ ever add what is permitted, and what no rule names is refused.
 from __future__ import annotations
 
 import ipaddress
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
-import yaml
+from .._yaml import read, show, unknown
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -26,8 +25,6 @@ Protocol = Literal["tcp", "udp"]
 
 _API_VERSION = "networking.k8s.io/v1"
 _LAST_PORT = 65535
-#: some five hundred rules; reading more takes YAML seconds, and nobody reviews it
-_MAX_BYTES = 1 << 16
 _V4_MAPPED_BITS = 96
 
 
@@ -122,10 +119,11 @@ class Egress:
         """
         if isinstance(source, str | Path):
             name = str(source)
-            source = _read(Path(source), name)
         try:
+            if isinstance(source, str | Path):
+                source = read(Path(source))
             return cls(tuple(_rules(source)))
-        except NetworkError as error:
+        except ValueError as error:
             raise NetworkError(f"{name}: {error}") from None
 
     @property
@@ -189,7 +187,7 @@ def _rules(document: Any) -> Iterable[EgressRule]:
     _known(document, "", "apiVersion", "kind", "metadata", "spec", "status")
     for field, right in (("apiVersion", _API_VERSION), ("kind", "NetworkPolicy")):
         if document.get(field) != right:
-            _refuse(field, f"{_show(document.get(field))} should be {right!r}")
+            _refuse(field, f"{show(document.get(field))} should be {right!r}")
     spec = _mapping(document.get("spec"), "spec")
     _known(spec, "spec", "podSelector", "policyTypes", "egress", "ingress")
     _mapping(spec.get("podSelector", {}), "spec.podSelector")
@@ -198,7 +196,7 @@ def _rules(document: Any) -> Iterable[EgressRule]:
         where = "spec.ingress" if "ingress" in spec else "spec.policyTypes"
         _refuse(where, "incoming connections are not governed here; keep them in another policy")
     if types != ["Egress"]:
-        _refuse("spec.policyTypes", f"{_show(types)} should be ['Egress']")
+        _refuse("spec.policyTypes", f"{show(types)} should be ['Egress']")
     for i, rule in enumerate(_list(spec.get("egress"), "spec.egress")):
         yield from _egress_rules(rule, f"spec.egress[{i}]")
 
@@ -243,7 +241,7 @@ def _port_entry(entry: Any, where: str) -> Ports:
     _known(entry, where, "protocol", "port", "endPort")
     protocol = entry.get("protocol", "TCP")
     if protocol not in ("TCP", "UDP"):
-        _refuse(f"{where}.protocol", f"{_show(protocol)} should be TCP or UDP")
+        _refuse(f"{where}.protocol", f"{show(protocol)} should be TCP or UDP")
     if "port" not in entry:
         if "endPort" in entry:
             _refuse(f"{where}.endPort", "needs a port where the range begins")
@@ -251,7 +249,7 @@ def _port_entry(entry: Any, where: str) -> Ports:
     first = entry["port"]
     if isinstance(first, str):
         _refuse(
-            f"{where}.port", f"{_show(first)} is a name, which only a pod defines; write the number"
+            f"{where}.port", f"{show(first)} is a name, which only a pod defines; write the number"
         )
     try:
         return _ports(Ports(protocol.lower(), first, entry.get("endPort", first)))
@@ -262,10 +260,10 @@ def _port_entry(entry: Any, where: str) -> Ports:
 def _ports(item: Ports | tuple[Protocol, int]) -> Ports:
     ports = item if isinstance(item, Ports) else Ports(item[0], item[1], item[1])
     if ports.protocol not in ("tcp", "udp"):
-        _refuse("protocol", f"{_show(ports.protocol)} should be tcp or udp")
+        _refuse("protocol", f"{show(ports.protocol)} should be tcp or udp")
     for port in ports[1:]:
         if type(port) is not int or not 1 <= port <= _LAST_PORT:
-            _refuse("port", f"{_show(port)} should be a number from 1 to {_LAST_PORT}")
+            _refuse("port", f"{show(port)} should be a number from 1 to {_LAST_PORT}")
     if ports.last < ports.first:
         _refuse("endPort", f"{ports.last} lies before port {ports.first}")
     return ports
@@ -275,37 +273,23 @@ def _network(value: object, where: str) -> Network:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     if not isinstance(value, str):
-        _refuse(where, f"{_show(value)} should be an address range such as 10.0.0.0/8")
+        _refuse(where, f"{show(value)} should be an address range such as 10.0.0.0/8")
     if "/" not in value:
-        _refuse(where, f"{_show(value)} has no prefix length; a single host is /32 (IPv4) or /128")
+        _refuse(where, f"{show(value)} has no prefix length; a single host is /32 (IPv4) or /128")
     try:
         network = ipaddress.ip_network(value)
     except ValueError as error:
-        _refuse(where, f"{_show(value)} is not an address range: {error}")
+        _refuse(where, f"{show(value)} is not an address range: {error}")
     # Destinations are compared as the IPv4 address that they are, so such a range never matches.
     mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped
     if mapped and network.prefixlen >= _V4_MAPPED_BITS:
-        _refuse(where, f"{_show(value)} is IPv4 in IPv6 notation; write the IPv4 range")
+        _refuse(where, f"{show(value)} is IPv4 in IPv6 notation; write the IPv4 range")
     return network
 
 
 def _within(inner: Network, outer: Network) -> bool:
     # One cast serves both families: subnet_of() wants equals, which the version test ensures.
     return inner.version == outer.version and inner.subnet_of(cast(Any, outer))
-
-
-def _read(path: Path, name: str) -> Any:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise NetworkError(f"{name}: cannot be read: {error.strerror}") from error
-    if len(data) > _MAX_BYTES:
-        raise NetworkError(f"{name}: is larger than {_MAX_BYTES} bytes, which no policy is")
-    try:
-        return yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise NetworkError(f"{name}: is not one YAML document: {error}") from None
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -323,18 +307,8 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _known(mapping: Mapping[str, Any], where: str, *fields: str) -> None:
-    for field in mapping:
-        if field not in fields:
-            place = f"{where}.{field}" if where else str(field)
-            _refuse(place, f"is no field of a NetworkPolicy; here stand {', '.join(fields)}")
-
-
-def _show(value: object) -> str:
-    """Quote a value of a document, shortly also when its aliases would make it vast."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an integer of thousands of digits, which Python does not print
-        return f"this {type(value).__name__}"
+    for key in unknown(mapping, fields):
+        _refuse(where or "document", f"{key} is no field here; known are {', '.join(fields)}")
 
 
 def _refuse(where: str, what: str) -> NoReturn:

@@ -6,11 +6,12 @@ Grammar of a quantity: https://kubernetes.io/docs/reference/kubernetes-api/commo
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
+
+from .._yaml import show, unknown
 
 _SUFFIXES: dict[str, Decimal] = {
     **{suffix: Decimal(1000) ** i for i, suffix in enumerate("num", -3)},
@@ -62,9 +63,9 @@ class Resources:
         if not isinstance(limits, Mapping):
             raise ResourceError(f"should be a mapping, not {type(limits).__name__}")
         values: dict[str, Any] = {}
+        for key in unknown(limits, _FIELDS):
+            raise ResourceError(f"{key} is no resource here; known are {', '.join(_FIELDS)}")
         for name, value in limits.items():
-            if name not in _FIELDS:
-                raise ResourceError(f"{name}: is no resource here; known are {', '.join(_FIELDS)}")
             field, is_bytes = _FIELDS[name]
             try:
                 quantity = parse_quantity(value)
@@ -89,7 +90,7 @@ def parse_quantity(value: object) -> Decimal:
         ResourceError: it is no quantity, or not within (0, 2**63).
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ResourceError(f"{reprlib.repr(value)} should be a quantity such as 2, 500m or 4Gi")
+        raise ResourceError(f"{show(value)} should be a quantity such as 2, 500m or 4Gi")
     if isinstance(value, int) and abs(value) > _MAX:  # before str(), which refuses long integers
         raise ResourceError("the number should be more than 0 and below 2**63")
     text = str(value)
