@@ -1,0 +1,453 @@
+"""The named profiles: a policy with its network, resources and environment, found and filled in.
+
+A profile is a directory::
+
+    <name>/profile.yaml    title, description, posture, resources, environment
+           policy.yaml     KubeArmorPolicy documents, templates in ${WORKSPACE}, ${MODEL},
+                           ${PREFIX}, ${HOME} and ${TMP}
+           network.yaml    one Kubernetes NetworkPolicy; without it the network is not limited
+
+Templates are filled in what was parsed, never in text, so that a directory with a quote or a
+newline in its name stays a directory and cannot become YAML.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import _yaml
+from .policy import document
+from .policy.model import (
+    CapabilityRule,
+    DnsRule,
+    Outcome,
+    PathRule,
+    Policy,
+    Posture,
+    ProtocolRule,
+    Rule,
+    SyscallRule,
+    SyscallSource,
+)
+from .sandbox.network import Egress
+from .sandbox.resources import Resources
+
+TEMPLATES = ("WORKSPACE", "MODEL", "PREFIX", "HOME", "TMP")
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # a DNS label: it names policies too
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# A template stands in for an absolute path while the policy is parsed, so that the policy's own
+# reader can check paths and keep line numbers. No real path begins like this.
+_MARK = "/.modelarmor-template-"
+_MAX_POLICY_BYTES = 1 << 20
+
+_R = TypeVar("_R", bound=Rule)
+
+
+class ProfileError(ValueError):
+    """A profile that does not exist, cannot be read or does not fit the place; says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile whose templates are filled: ready to confine a workload."""
+
+    name: str
+    title: str
+    description: str
+    #: what a Jupyter launcher calls the kernel
+    display_name: str
+    policies: tuple[Policy, ...]
+    posture: Posture
+    network: Egress
+    resources: Resources
+    #: names of variables that the workload may inherit; ``*`` matches any characters
+    environment: tuple[str, ...]
+    #: variables that it is given
+    variables: Mapping[str, str]
+    #: where the profile was found
+    directory: Path = field(compare=False)
+
+    def environ(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The workload's environment: what of ``inherited`` it may see, and what it is given."""
+        allowed = {
+            name: value
+            for name, value in inherited.items()
+            if any(fnmatchcase(name, pattern) for pattern in self.environment)
+        }
+        return allowed | dict(self.variables)
+
+
+def search_path() -> list[Path]:
+    """Where profiles are looked for, in this order; the first of a name wins.
+
+    ``$MODELARMOR_PROFILES`` (directories, separated as in ``$PATH``), the user's own in
+    ``$XDG_CONFIG_HOME/modelarmor/profiles``, then those of this package.
+    """
+    named = [
+        entry for entry in os.environ.get("MODELARMOR_PROFILES", "").split(os.pathsep) if entry
+    ]
+    for entry in named:
+        if not Path(entry).is_absolute():
+            raise ProfileError(f"$MODELARMOR_PROFILES: {entry!r} should be an absolute path")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    here = Path(__file__).resolve().parent
+    installed = here / "kernel_profiles"
+    ours = installed if installed.is_dir() else here.parent / "kernel_profiles"
+    return [*map(Path, named), config / "modelarmor" / "profiles", ours]
+
+
+def names(path: Sequence[Path] | None = None) -> list[str]:
+    """The names of all profiles on ``path`` (default: :func:`search_path`), sorted."""
+    found = {
+        file.parent.name
+        for directory in (search_path() if path is None else path)
+        for file in _glob(directory)
+        if _NAME.fullmatch(file.parent.name)
+    }
+    return sorted(found)
+
+
+def load(
+    name: str,
+    *,
+    workspace: Path,
+    home: Path,
+    tmp: Path,
+    prefix: Path,
+    model: Path | None = None,
+    search_path: Sequence[Path] | None = None,
+) -> Profile:
+    """Find a profile and fill its templates in.
+
+    Args:
+        name: the profile's name.
+        workspace: ``${WORKSPACE}``, what the workload works on.
+        home: ``${HOME}``, the user's home, which the profiles keep out of reach.
+        tmp: ``${TMP}``, a scratch directory of this workload alone.
+        prefix: ``${PREFIX}``, the Python environment (``sys.prefix``). A rule that names it also
+            holds for the installation that a virtual environment was made from.
+        model: ``${MODEL}``; without it the rules that name it fall away.
+        search_path: where to look, instead of :func:`search_path`.
+
+    Raises:
+        ProfileError: there is no such profile, a file of it is wrong, or what a template would
+            grant contains the home directory.
+        PolicyError: its policy is wrong.
+    """
+    directory = _find(name, search_path)
+    values = _template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
+    policies = _policies(directory / "policy.yaml", _Filler(values))
+    network = directory / "network.yaml"
+    facts = _Facts(directory / "profile.yaml")
+    return Profile(
+        name=name,
+        title=facts.text("title"),
+        description=facts.text("description"),
+        display_name=facts.text("displayName"),
+        policies=policies,
+        posture=facts.posture(),
+        network=Egress.from_network_policy(network) if network.exists() else Egress.unrestricted(),
+        resources=facts.resources(),
+        environment=facts.inherited(),
+        variables=facts.variables(values),
+        directory=directory,
+    )
+
+
+def _glob(directory: Path) -> Iterator[Path]:
+    try:
+        yield from directory.glob("*/profile.yaml")
+    except OSError:  # a directory of the search path that cannot be listed holds no profile of ours
+        return
+
+
+def _find(name: str, path: Sequence[Path] | None) -> Path:
+    places = search_path() if path is None else path
+    if _NAME.fullmatch(name):  # anything else could leave the directories of the search path
+        for place in places:
+            if (place / name / "profile.yaml").is_file():
+                return place / name
+    known = names(places)
+    near = get_close_matches(name, known, n=1)
+    cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+    raise ProfileError(f"no profile {name!r}; {cure} (looked in {', '.join(map(str, places))})")
+
+
+# --- templates
+
+
+def _template_values(**given: Path | None) -> dict[str, tuple[str, ...]]:
+    """What each template stands for: real paths, as rules are matched against real paths."""
+    home = given["home"]
+    assert home is not None
+    real_home = Path(os.path.realpath(home))
+    values: dict[str, tuple[str, ...]] = {}
+    for name, path in given.items():
+        paths = [] if path is None else [path]
+        if name == "prefix" and path is not None:
+            paths += _base_prefix(path)
+        values[name.upper()] = tuple(dict.fromkeys(os.path.realpath(item) for item in paths))
+        for item in values[name.upper()]:
+            if "\0" in item:
+                raise ProfileError(f"{name}: {item!r} is no path")
+            if name != "home" and real_home.is_relative_to(item):
+                raise ProfileError(
+                    f"{name}: {item} contains the home directory {real_home}, so granting it would"
+                    " grant every credential in there; choose a directory of its own"
+                )
+    return values
+
+
+def _base_prefix(prefix: Path) -> list[Path]:
+    """The installation behind a virtual environment: interpreter, standard library, libraries.
+
+    Read from ``pyvenv.cfg`` (https://docs.python.org/3/library/venv.html), whose ``home`` is the
+    directory of the base interpreter.
+    """
+    try:
+        text = (prefix / "pyvenv.cfg").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip().lower() == "home":
+            return [Path(os.path.realpath(value.strip())).parent]
+    return []
+
+
+class _Filler:
+    """Fills templates in, and resolves what the rest of a path passes through.
+
+    A value becomes several where a template stands for several paths, and none where it stands
+    for nothing.
+    """
+
+    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+        self._values = values
+
+    def fill(self, value: str, kind: str = "path") -> list[str]:
+        if not value.startswith(_MARK):
+            if _MARK in value or "${" in value:
+                raise ProfileError(
+                    f"{_unmark(value)}: a path may begin with a template, which is one of "
+                    + ", ".join(f"${{{name}}}" for name in TEMPLATES)
+                )
+            return [self._resolve(value, kind)]
+        name, slash, rest = value.removeprefix(_MARK).partition("/")
+        filled = []
+        for root in self._values[name]:
+            prefix = _escape(root) if kind == "pattern" else root
+            path = f"{prefix}{slash}{rest}"
+            # What the workload itself may have written is not followed: a link that it left
+            # behind in its workspace would turn a rule for the workspace into one for the target.
+            trusted = name in ("PREFIX", "HOME")
+            filled.append(self._resolve(path, kind) if trusted else path)
+        return list(dict.fromkeys(filled))
+
+    @staticmethod
+    def _resolve(path: str, kind: str) -> str:
+        # /proc is different for each process, so what its links lead to here means nothing there.
+        if kind == "pattern" or path.startswith("/proc/"):
+            return path
+        real = os.path.realpath(path)
+        if real.startswith("/proc/"):
+            return path
+        return real.rstrip("/") + "/" if path.endswith("/") else real
+
+
+def _mark(text: str) -> str:
+    return re.sub(r"\$\{(" + "|".join(TEMPLATES) + r")\}", _MARK + r"\1", text)
+
+
+def _unmark(text: str) -> str:
+    return re.sub(re.escape(_MARK) + r"(\w+)", r"${\1}", text)
+
+
+def _escape(path: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", path)
+
+
+def _policies(file: Path, filler: _Filler) -> tuple[Policy, ...]:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(_MAX_POLICY_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"{file}: cannot be read: {error}") from error
+    if len(text) > _MAX_POLICY_BYTES:
+        raise ProfileError(f"{file}: is larger than {_MAX_POLICY_BYTES} characters")
+    policies = document.load(_mark(text).encode(), name=str(file))
+    try:
+        return tuple(_fill_policy(policy, filler) for policy in policies)
+    except ProfileError as error:
+        raise ProfileError(f"{file}: {error}") from None
+
+
+def _fill_policy(policy: Policy, filler: _Filler) -> Policy:
+    def fill(rules: Iterable[_R]) -> tuple[_R, ...]:
+        return tuple(dict.fromkeys(new for rule in rules for new in _fill_rule(rule, filler)))
+
+    return replace(
+        policy,
+        process=fill(policy.process),
+        file=fill(policy.file),
+        network=fill(policy.network),
+        capabilities=fill(policy.capabilities),
+        syscalls=fill(policy.syscalls),
+        outcome=_unmark_outcome(policy.outcome),
+        source=_fill_data(policy.source, filler),
+    )
+
+
+def _fill_rule(rule: _R, filler: _Filler) -> Iterator[_R]:
+    rule = replace(rule, outcome=_unmark_outcome(rule.outcome))
+    if isinstance(rule, PathRule | ProtocolRule | DnsRule | CapabilityRule) and rule.from_source:
+        paths = [path for source in rule.from_source for path in filler.fill(source)]
+        if not paths:
+            return  # for a source that there is not; without any it would hold for everyone
+        rule = replace(rule, from_source=tuple(dict.fromkeys(paths)))
+    if isinstance(rule, SyscallRule) and rule.from_source:
+        sources = [new for old in rule.from_source for new in _fill_source(old, filler)]
+        if not sources:
+            return
+        rule = replace(rule, from_source=tuple(dict.fromkeys(sources)))
+    if isinstance(rule, PathRule) and rule.match != "execname":
+        for value in filler.fill(rule.value, rule.match):
+            yield replace(rule, value=value)
+    elif isinstance(rule, SyscallRule) and rule.path:
+        for value in filler.fill(rule.path):
+            yield replace(rule, path=value)
+    else:
+        yield rule
+
+
+def _fill_source(source: SyscallSource, filler: _Filler) -> list[SyscallSource]:
+    if source.dir:
+        return [replace(source, dir=value) for value in filler.fill(source.dir)]
+    return [replace(source, path=value) for value in filler.fill(source.path)]
+
+
+def _unmark_outcome(outcome: Outcome) -> Outcome:
+    return replace(outcome, message=_unmark(outcome.message))
+
+
+_PATH_KEYS = {"path": "path", "dir": "directory", "pattern": "pattern"}
+
+
+def _fill_data(node: Any, filler: _Filler) -> Any:
+    """The same for a policy as plain data, so that it is dumped as it is enforced."""
+    if isinstance(node, dict):
+        return {key: _fill_data(value, filler) for key, value in node.items()}
+    if isinstance(node, list):
+        filled: list[Any] = []
+        for item in node:
+            filled += [new for new in _variants(item, filler) if new not in filled]
+        return filled
+    return _unmark(node) if isinstance(node, str) else node
+
+
+def _variants(item: Any, filler: _Filler) -> list[Any]:
+    if not isinstance(item, dict):
+        return [_fill_data(item, filler)]
+    paths = {key: item[key] for key in _PATH_KEYS if isinstance(item.get(key), str)}
+    rest = _fill_data({key: value for key, value in item.items() if key not in paths}, filler)
+    if item.get("fromSource") and not rest["fromSource"]:
+        return []
+    for key, value in paths.items():  # there is at most one
+        return [{key: new, **rest} for new in filler.fill(value, _PATH_KEYS[key])]
+    return [rest]
+
+
+# --- profile.yaml
+
+_FIELDS = ("title", "description", "displayName", "posture", "resources", "environment")
+_POSTURES = ("file", "network", "capabilities")
+
+
+class _Facts:
+    """``profile.yaml``, checked field by field."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._data = _yaml.read(file)
+        except ValueError as error:
+            raise self._wrong(str(error)) from error
+        self._mapping("document", self._data, _FIELDS)
+
+    def text(self, key: str) -> str:
+        value = self._data.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self._wrong(f"{key}: should be a text")
+        return value.strip()
+
+    def posture(self) -> Posture:
+        value = self._data.get("posture", "block")
+        parts = dict.fromkeys(_POSTURES, value) if isinstance(value, str) else value
+        for key, part in self._mapping("posture", parts, _POSTURES).items():
+            if part not in ("block", "audit"):
+                raise self._wrong(f"posture.{key}: {_yaml.show(part)} should be block or audit")
+        return Posture(**parts)
+
+    def resources(self) -> Resources:
+        resources = self._mapping("resources", self._data.get("resources", {}), ("limits",))
+        try:
+            return Resources.from_kubernetes(resources.get("limits", {}))
+        except ValueError as error:
+            raise self._wrong(f"resources.limits: {error}") from error
+
+    def inherited(self) -> tuple[str, ...]:
+        names = self._environment().get("inherit", [])
+        if not isinstance(names, list):
+            raise self._wrong("environment.inherit: should be a list")
+        for name in names:
+            if not isinstance(name, str) or not _VARIABLE.fullmatch(name.replace("*", "_")):
+                raise self._wrong(
+                    f"environment.inherit: {_yaml.show(name)} should be a variable's name,"
+                    " in which * may stand for any characters"
+                )
+        return tuple(names)
+
+    def variables(self, values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        variables = self._mapping("environment.set", self._environment().get("set", {}))
+        filled = {}
+        for name, value in variables.items():
+            if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+                raise self._wrong(f"environment.set: {_yaml.show(name)} is no variable's name")
+            if not isinstance(value, str):
+                raise self._wrong(f'environment.set.{name}: should be a text; quote it: "1"')
+            filled[name] = self._fill_text(f"environment.set.{name}", value, values)
+        return filled
+
+    def _fill_text(self, where: str, text: str, values: Mapping[str, Sequence[str]]) -> str:
+        def value_of(match: re.Match[str]) -> str:
+            if not values.get(match[1]):
+                raise self._wrong(f"{where}: {match[0]} stands for nothing here")
+            return values[match[1]][0]
+
+        return re.sub(r"\$\{(.*?)\}", value_of, text)
+
+    def _environment(self) -> Mapping[str, Any]:
+        value = self._data.get("environment", {})
+        return self._mapping("environment", value, ("inherit", "set"))
+
+    def _mapping(
+        self, where: str, value: Any, fields: Sequence[str] | None = None
+    ) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise self._wrong(f"{where}: should be a mapping, not {type(value).__name__}")
+        for key in _yaml.unknown(value, value if fields is None else fields):
+            raise self._wrong(
+                f"{where}: {key} is no field here; known are {', '.join(fields or ())}"
+            )
+        return value
+
+    def _wrong(self, what: str) -> ProfileError:
+        return ProfileError(f"{self._file}: {what}")
