@@ -71,7 +71,7 @@ def test_a_hundred_thousand_alerts_from_four_threads_are_all_counted_and_numbere
 
     assert record.counts.total == 100_000
     assert record.counts.by_operation == dict.fromkeys(alerts, 25_000)
-    assert sorted(sum(seen.values(), [])) == list(range(1, 100_001))
+    assert sorted(seq for numbers in seen.values() for seq in numbers) == list(range(1, 100_001))
     page = record.after(0, limit=10_000)
     assert [seq for seq, _ in page.alerts] == list(range(1, 10_001))
     assert all(seq in set(seen[alert.Operation][:10_000]) for seq, alert in page.alerts[:50])

@@ -1,0 +1,105 @@
+"""The server extension: it watches confined kernels and serves their record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from jupyter_events import EventLogger
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import default
+
+from modelarmor_jupyter.config import ModelArmor
+from modelarmor_jupyter.handlers import AlertsHandler, KernelHandler, KernelsHandler
+from modelarmor_jupyter.provisioner import ModelArmorProvisioner
+from modelarmor_jupyter.scratch import sweep
+from modelarmor_jupyter.watch import KernelWatch
+
+VIOLATION_SCHEMA: Final = "https://schema.modelarmor.dev/jupyter/violation/v1"
+_SCHEMA_FILE: Final = Path(__file__).parent / "events" / "violation.v1.yaml"
+# https://jupyter-server.readthedocs.io/en/latest/developers/contents.html: emitted by each
+# kernel manager for start, restart (also by itself, after a crash) and shutdown
+_KERNEL_ACTIONS: Final = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"
+
+
+class ModelArmorExtension(ExtensionApp):
+    """Serves ``modelarmor/api`` and rings when a confined kernel is refused something."""
+
+    name = "modelarmor_jupyter"
+    extension_url = "/modelarmor"
+    load_other_extensions = True
+
+    @default("classes")
+    def _default_classes(self) -> list[type]:
+        return [ModelArmor]
+
+    def initialize_settings(self) -> None:
+        """Set up what outlives a request."""
+        self._watches: dict[str, KernelWatch] = {}
+        events: EventLogger = self._server.event_logger
+        events.register_event_schema(_SCHEMA_FILE)
+        events.add_listener(schema_id=_KERNEL_ACTIONS, listener=self._on_kernel_action)
+        base = ModelArmor(parent=self).scratch_directory
+        removed = sweep(Path(base).expanduser() if base else None)
+        if removed:
+            self.log.info("removed %d directories of kernels whose server was killed", removed)
+
+    def initialize_handlers(self) -> None:
+        """Add the routes."""
+        api, extension = r"/modelarmor/api/kernels", {"extension": self}
+        self.handlers.extend(
+            [
+                (api, KernelsHandler, extension),
+                (rf"{api}/([^/]+)", KernelHandler, extension),
+                (rf"{api}/([^/]+)/alerts", AlertsHandler, extension),
+            ]
+        )
+
+    async def stop_extension(self) -> None:
+        """Stop watching; the server is about to end."""
+        for kernel_id in list(self._watches):
+            self._watches.pop(kernel_id).close()
+
+    def provisioner(self, kernel_id: str) -> ModelArmorProvisioner | None:
+        """The provisioner of a kernel of this server; None where it is not confined."""
+        provisioner = getattr(self._manager(kernel_id), "provisioner", None)
+        return provisioner if isinstance(provisioner, ModelArmorProvisioner) else None
+
+    def watch(self, kernel_id: str) -> KernelWatch:
+        """The watch over a confined kernel of this server, begun if it is not on yet."""
+        watch = self._watches.get(kernel_id)
+        if watch is None or watch.provisioner is not self.provisioner(kernel_id):
+            self._forget_ended()
+            watch = KernelWatch(kernel_id, self._manager(kernel_id), self._emit)
+            self._watches[kernel_id] = watch
+        return watch
+
+    @property
+    def _server(self) -> Any:
+        # typed as optional upstream; None only before the extension is linked to its server
+        return self.serverapp
+
+    def _manager(self, kernel_id: str) -> Any:
+        return self._server.kernel_manager.get_kernel(kernel_id)
+
+    def _forget_ended(self) -> None:
+        manager = self._server.kernel_manager
+        for kernel_id in list(self._watches):
+            if kernel_id not in manager or self.provisioner(kernel_id) is None:
+                self._watches.pop(kernel_id).close()
+
+    def _emit(self, data: dict[str, Any]) -> None:
+        self._server.event_logger.emit(schema_id=VIOLATION_SCHEMA, data=data)
+
+    async def _on_kernel_action(
+        self, logger: EventLogger, schema_id: str, data: dict[str, Any]
+    ) -> None:
+        # A client may forge this event: what it says is only a reason to look.
+        kernel_id = data.get("kernel_id", "")
+        if kernel_id not in self._server.kernel_manager:
+            self._forget_ended()
+        elif self.provisioner(kernel_id) is not None:
+            known = kernel_id in self._watches
+            watch = self.watch(kernel_id)
+            if known and data.get("action") == "restart":
+                watch.connect()

@@ -1,0 +1,190 @@
+"""What the server keeps of one confined kernel while it lives: its cells, and its doorbell.
+
+Alerts arrive on a thread of the sandbox; everything here but `_ring` happens on the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, cast
+
+import zmq
+from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
+from jupyter_client.session import Session
+from zmq.eventloop.zmqstream import ZMQStream
+
+from modelarmor.alerts import Alert, Page
+from modelarmor_jupyter.attribution import Executions
+from modelarmor_jupyter.provisioner import ModelArmorProvisioner
+
+#: the doorbell rings at most once in this time, in seconds
+RING_INTERVAL: Final = 0.1
+_SUMMARY_LENGTH: Final = 200
+
+Emit = Callable[[dict[str, Any]], None]
+
+_log = logging.getLogger(__name__)
+
+
+class KernelWatch:
+    """Listens to a confined kernel's iopub socket and to its record, until `close`.
+
+    Parameters
+    ----------
+    kernel_id
+        The kernel.
+    manager
+        Its kernel manager, whose provisioner is a `ModelArmorProvisioner`.
+    emit
+        Called on the loop with the data of a ``violation`` event.
+    """
+
+    def __init__(self, kernel_id: str, manager: AsyncIOLoopKernelManager, emit: Emit) -> None:
+        assert isinstance(manager.provisioner, ModelArmorProvisioner)
+        self.kernel_id = kernel_id
+        self.provisioner = manager.provisioner
+        self._manager = manager
+        self._emit = emit
+        self._executions = Executions()
+        self._stream: ZMQStream | None = None
+        self._session: Session | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ringing = False
+        self._rang = 0.0
+        self._heard = 0
+        self.connect()
+        self._unsubscribe = self.provisioner.recorder.subscribe(self._ring)
+        if self.provisioner.recorder.last:
+            self._schedule()
+
+    def connect(self) -> None:
+        """Listen to the kernel's socket; again after a restart, which may have moved it."""
+        self._disconnect()
+        self._executions.all_ended(time.time())
+        # a session of its own: one that is shared takes a message heard twice for a replay
+        session = self._manager.session
+        self._session = Session(config=session.config, key=session.key)
+        self._stream = stream = self._manager.connect_iopub()
+        stream.on_recv(self._on_iopub)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._unsubscribe()
+        self._disconnect()
+
+    def alerts(self, after: int, limit: int) -> dict[str, Any]:
+        """A page of the kernel's record as JSON, each alert with the cell that it fell into."""
+        if self._stream is not None and not self._stream.closed():
+            # what the kernel has said already counts, also what this loop had no time to hear
+            self._stream.flush(zmq.POLLIN)
+        page: Page = self.provisioner.recorder.after(after, limit)
+        return {
+            "kernel_id": self.kernel_id,
+            "last": page.last,
+            "missed": page.missed,
+            "alerts": [
+                {"seq": seq, "cell": self._attribute(alert), "alert": alert.to_json()}
+                for seq, alert in page.alerts
+            ],
+        }
+
+    def _attribute(self, alert: Alert) -> dict[str, Any]:
+        moment = _seconds(alert.UpdatedTime)
+        return self._executions.at(moment or float(alert.Timestamp)).to_json()
+
+    def _disconnect(self) -> None:
+        if self._stream is not None and not self._stream.closed():
+            self._stream.close()
+        self._stream = None
+
+    # --- what the kernel says
+
+    def _on_iopub(self, parts: list[bytes]) -> None:
+        assert self._session is not None
+        try:
+            _, message = self._session.feed_identities(parts)
+            header = cast(bytes, message[1])
+            # outputs may be large, and are none of our business
+            if b'"status"' not in header and b'"execute_input"' not in header:
+                return
+            self._note(self._session.deserialize(message))
+        except Exception as error:  # a kernel may send anything
+            _log.debug("kernel %s sent a message that cannot be read: %s", self.kernel_id, error)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        parent, content = message["parent_header"], message["content"]
+        if not parent or parent.get("msg_type") != "execute_request":
+            return
+        msg_id = parent["msg_id"]
+        at = min(_seconds(message["header"]["date"]) or time.time(), time.time())
+        if not isinstance(msg_id, str):
+            return
+        if message["msg_type"] == "execute_input":
+            count = content["execution_count"]
+            if isinstance(count, int):
+                self._executions.counted(msg_id, count, at)
+        elif content["execution_state"] == "busy":
+            self._executions.started(msg_id, at)
+        elif content["execution_state"] == "idle":
+            self._executions.ended(msg_id, at)
+
+    # --- the doorbell
+
+    def _ring(self, seq: int, alert: Alert) -> None:
+        # On the sandbox's thread, for every alert of a flood: no more than this while one is due.
+        if not self._ringing:
+            self._ringing = True
+            with contextlib.suppress(RuntimeError):  # the server's loop has ended
+                self._loop.call_soon_threadsafe(self._schedule)
+
+    def _schedule(self) -> None:
+        self._ringing = True
+        due = self._rang + RING_INTERVAL - self._loop.time()
+        if due > 0:
+            self._loop.call_later(due, self._announce)
+        else:
+            self._announce()
+
+    def _announce(self) -> None:
+        self._ringing = False  # first: an alert from now on rings again
+        self._rang = self._loop.time()
+        recorder = self.provisioner.recorder
+        newest = recorder.after(max(0, recorder.last - 1), 1).alerts
+        if not newest or newest[0][0] <= self._heard:
+            return
+        self._heard, alert = newest[0]
+        self._emit(
+            {
+                "kernel_id": self.kernel_id,
+                "seq": self._heard,
+                "time": alert.UpdatedTime,
+                "action": alert.Action,
+                "severity": alert.Severity,
+                "summary": summary(alert),
+            }
+        )
+
+
+def summary(alert: Alert) -> str:
+    """An alert in one line of printable text, at most 200 characters."""
+    program = alert.ProcessName.rpartition("/")[2]
+    line = f"{alert.Action} {alert.Operation}: {alert.Resource} by {program} ({alert.PolicyName})"
+    printable = "".join(char if char.isprintable() else "\\ufffd" for char in line[:1000])
+    if len(printable) <= _SUMMARY_LENGTH:
+        return printable
+    return printable[: _SUMMARY_LENGTH - 1] + "…"
+
+
+def _seconds(date: object) -> float | None:
+    """A message's or an alert's date in seconds since 1970; None where it is none."""
+    if isinstance(date, str):
+        try:
+            date = datetime.fromisoformat(date)
+        except ValueError:
+            return None
+    return date.timestamp() if isinstance(date, datetime) else None
