@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from . import __version__, profiles
 from .policy import commands as policy_commands
 from .policy import document
@@ -105,7 +107,8 @@ def _show_profiles(arguments: argparse.Namespace) -> int:
         "directory": str(profile.directory),
     }
     if arguments.format == "json":
-        print(json.dumps(facts | {"policies": [p.source for p in profile.policies]}, indent=2))
+        documents = list(yaml.safe_load_all(document.dump(profile.policies)))
+        print(json.dumps(facts | {"policies": documents}, indent=2))
         return 0
     for key, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value)

@@ -302,7 +302,8 @@ def _fill_policy(policy: Policy, filler: _Filler) -> Policy:
         capabilities=fill(policy.capabilities),
         syscalls=fill(policy.syscalls),
         outcome=_unmark_outcome(policy.outcome),
-        source=_fill_data(policy.source, filler),
+        apparmor=_unmark(policy.apparmor),
+        source={},  # that of the template, which nobody should take for the policy
     )
 
 
@@ -336,33 +337,6 @@ def _fill_source(source: SyscallSource, filler: _Filler) -> list[SyscallSource]:
 
 def _unmark_outcome(outcome: Outcome) -> Outcome:
     return replace(outcome, message=_unmark(outcome.message))
-
-
-_PATH_KEYS = {"path": "path", "dir": "directory", "pattern": "pattern"}
-
-
-def _fill_data(node: Any, filler: _Filler) -> Any:
-    """The same for a policy as plain data, so that it is dumped as it is enforced."""
-    if isinstance(node, dict):
-        return {key: _fill_data(value, filler) for key, value in node.items()}
-    if isinstance(node, list):
-        filled: list[Any] = []
-        for item in node:
-            filled += [new for new in _variants(item, filler) if new not in filled]
-        return filled
-    return _unmark(node) if isinstance(node, str) else node
-
-
-def _variants(item: Any, filler: _Filler) -> list[Any]:
-    if not isinstance(item, dict):
-        return [_fill_data(item, filler)]
-    paths = {key: item[key] for key in _PATH_KEYS if isinstance(item.get(key), str)}
-    rest = _fill_data({key: value for key, value in item.items() if key not in paths}, filler)
-    if item.get("fromSource") and not rest["fromSource"]:
-        return []
-    for key, value in paths.items():  # there is at most one
-        return [{key: new, **rest} for new in filler.fill(value, _PATH_KEYS[key])]
-    return [rest]
 
 
 # --- profile.yaml

@@ -1,0 +1,106 @@
+"""The command line as its users meet it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelarmor import __version__
+from modelarmor.policy import document
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["gpu", "notebook", "notebook-online", "untrusted-model"]
+
+
+def modelarmor(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from modelarmor.cli import main; sys.exit(main())"
+    clean = {key: value for key, value in os.environ.items() if key != "MODELARMOR_PROFILES"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env={**clean, "XDG_CONFIG_HOME": "/nowhere", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_tells_its_version() -> None:
+    assert modelarmor("--version").stdout == f"modelarmor {__version__}\n"
+
+
+def test_help_names_every_command_and_shows_examples() -> None:
+    done = modelarmor("--help")
+    assert done.returncode == 0
+    for command in ("doctor", "run", "lint", "explain", "profiles"):
+        assert f"\n    {command} " in done.stdout, command
+        assert modelarmor(command, "--help").returncode == 0
+    assert "modelarmor run --profile notebook -- python train.py" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["profiles", "--format", "xml"]])
+def test_a_mistake_in_the_command_line_is_status_2(arguments: list[str]) -> None:
+    done = modelarmor(*arguments)
+    assert done.returncode == 2
+    assert "modelarmor" in done.stderr.splitlines()[-1]
+
+
+def test_profiles_are_listed_with_what_they_are_for() -> None:
+    done = modelarmor("profiles")
+    assert done.returncode == 0
+    headings = [line.partition(":")[0] for line in done.stdout.splitlines() if line[:1].strip()]
+    assert headings == NAMES
+    listed = json.loads(modelarmor("profiles", "--format", "json").stdout)
+    assert [profile["name"] for profile in listed] == NAMES
+
+
+def test_a_profile_is_shown_as_a_policy_that_can_be_applied() -> None:
+    done = modelarmor("profiles", "notebook", "--workspace", "/srv/work")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# name: notebook\n")
+    policies = document.load(done.stdout)
+    assert policies[0].name == "modelarmor-notebook"
+    assert "/srv/work/" in [rule.value for rule in policies[0].file]
+    assert "${" not in "".join(line for line in done.stdout.splitlines() if line[0] != "#")
+
+
+def test_a_profile_as_json_holds_all_that_it_says() -> None:
+    shown = json.loads(modelarmor("profiles", "notebook-online", "--format", "json").stdout)
+    assert shown["name"] == "notebook-online"
+    assert shown["posture"] == {"file": "block", "network": "block", "capabilities": "block"}
+    assert ["tcp", 443, 443] in shown["egress"][0]["ports"]
+    assert shown["resources"]["processes"] == 1024
+    assert "PATH" in shown["environment"]["inherit"]
+    assert document.load(yaml.safe_dump_all(shown["policies"]))[0].process
+
+
+def test_an_unknown_profile_is_an_error_with_a_suggestion() -> None:
+    done = modelarmor("profiles", "notbook")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("modelarmor: error: no profile 'notbook'; did you mean notebook?")
+
+
+def test_a_bad_profile_does_not_hide_the_others(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "profile.yaml").write_text("title: [")
+    done = modelarmor("profiles", MODELARMOR_PROFILES=str(tmp_path))
+    assert done.returncode == 2
+    assert f"modelarmor: error: profile bad: {tmp_path}/bad/" in done.stderr
+    assert "notebook-online:" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = "import sys; from modelarmor.cli import main; sys.exit(main(['profiles', 'gpu']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert done.stderr == b""
