@@ -110,9 +110,12 @@ def _show_profiles(arguments: argparse.Namespace) -> int:
         documents = list(yaml.safe_load_all(document.dump(profile.policies)))
         print(json.dumps(facts | {"policies": documents}, indent=2))
         return 0
+    comment = textwrap.TextWrapper(
+        98, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False
+    )
     for key, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value)
-        print(textwrap.fill(f"{key}: {text}", 98, initial_indent="# ", subsequent_indent="#   "))
+        print(comment.fill(f"{key}: {text}"))
     print(document.dump(profile.policies), end="")
     return 0
 
