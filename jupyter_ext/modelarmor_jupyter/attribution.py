@@ -67,7 +67,9 @@ class Executions:
 
     def started(self, msg_id: str, at: float) -> None:
         """The kernel says that it began to execute the request `msg_id`."""
-        if msg_id in self._by_id or len(msg_id) > _MAX_ID:
+        known = self._by_id.get(msg_id)
+        # ids are unique in a client's session, and a client may begin its session again
+        if (known is not None and known.ended is None) or len(msg_id) > _MAX_ID:
             return
         if self._order:
             at = max(at, self._order[-1].started)
@@ -78,12 +80,19 @@ class Executions:
 
     def counted(self, msg_id: str, execution_count: int, at: float) -> None:
         """The kernel says which ``[n]`` the request is; it may be the first we hear of it."""
-        self.started(msg_id, at)
+        if msg_id not in self._by_id:
+            self.started(msg_id, at)
         if execution := self._by_id.get(msg_id):
             execution.execution_count = execution_count
 
     def ended(self, msg_id: str, at: float) -> None:
-        """The kernel says that it is done with the request."""
+        """The kernel says that it is done with the request.
+
+        Where its start was not heard, it is taken to have begun when the one before it ended.
+        """
+        if msg_id not in self._by_id:
+            previous = self._order[-1] if self._order else None
+            self.started(msg_id, at if previous is None else previous.ended or previous.started)
         execution = self._by_id.get(msg_id)
         if execution is not None and execution.ended is None:
             execution.ended = max(at, execution.started)
@@ -108,6 +117,7 @@ class Executions:
 
     def _forget(self, n: int) -> None:
         for execution in self._order[:n]:
-            del self._by_id[execution.msg_id]
+            if self._by_id.get(execution.msg_id) is execution:
+                del self._by_id[execution.msg_id]
         self._forgotten_until = self._order[n - 1].started
         del self._order[:n]

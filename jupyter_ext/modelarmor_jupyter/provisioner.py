@@ -30,7 +30,7 @@ from traitlets import Unicode
 
 from modelarmor.alerts import Recorder
 from modelarmor.profiles import Profile
-from modelarmor.sandbox import Plan, Sandbox, Workload
+from modelarmor.sandbox import CannotConfine, Plan, Sandbox, Workload
 from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.scratch import Scratch, sweep
 
@@ -135,6 +135,10 @@ class ModelArmorProvisioner(LocalProvisioner):
                     stderr=output,
                     start_new_session=True,
                 )
+        except CannotConfine as error:
+            reason = f"{error} {self._last_words()}".strip()
+            self._give_up()
+            raise CannotConfine(reason) from error
         except BaseException:
             self._give_up()
             raise
@@ -164,8 +168,13 @@ class ModelArmorProvisioner(LocalProvisioner):
     async def kill(self, restart: bool = False) -> None:
         """End the kernel and everything that it started, now."""
         if self.process is not None:
-            if self.process.poll() not in (None, 0):
-                self._log_last_words()
+            if status := self.process.poll():
+                self.log.warning(
+                    "kernel %s ended (%d); its last output:\n%s",
+                    self.kernel_id,
+                    status,
+                    self._last_words(),
+                )
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
 
@@ -243,10 +252,11 @@ class ModelArmorProvisioner(LocalProvisioner):
         if scratch is not None:
             scratch.release()
 
-    def _log_last_words(self) -> None:
+    def _last_words(self) -> str:
+        """The end of what the kernel wrote to its terminal, without control characters."""
         with contextlib.suppress(OSError), self._output.open("rb") as output:
             size = output.seek(0, os.SEEK_END)
             output.seek(max(0, size - _LAST_WORDS))
-            # its bytes go to the administrator's terminal: no control characters
-            text = output.read().decode("utf-8", "replace").encode("unicode_escape").decode()
-            self.log.warning("kernel %s ended; its last output: %s", self.kernel_id, text)
+            text = output.read().decode("utf-8", "replace").strip()
+            return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+        return ""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -25,6 +25,7 @@ from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 #: the doorbell rings at most once in this time, in seconds
 RING_INTERVAL: Final = 0.1
 _SUMMARY_LENGTH: Final = 200
+_RECONNECT_MILLISECONDS: Final = 10
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -69,8 +70,8 @@ class KernelWatch:
         # a session of its own: one that is shared takes a message heard twice for a replay
         session = self._manager.session
         self._session = Session(config=session.config, key=session.key)
-        self._stream = stream = self._manager.connect_iopub()
-        stream.on_recv(self._on_iopub)
+        self._stream = ZMQStream(_iopub(self._manager.get_connection_info()))
+        self._stream.on_recv(self._on_iopub)
 
     def close(self) -> None:
         """Stop listening."""
@@ -170,11 +171,35 @@ class KernelWatch:
         )
 
 
+def _iopub(info: Mapping[str, Any]) -> zmq.SyncSocket:
+    """A socket that hears what the kernel of this connection file publishes.
+
+    Unlike the kernel manager's, it tries again quickly: the kernel binds its end some 300 ms from
+    now, and the first cell may follow at once.
+    """
+    socket: zmq.SyncSocket = zmq.Context.instance().socket(zmq.SUB)
+    socket.linger = 0
+    socket.reconnect_ivl = _RECONNECT_MILLISECONDS
+    if public := info.get("curve_publickey"):
+        # jupyter_client gives the kernel and its clients one pair of keys
+        secret = info["curve_secretkey"]
+        socket.curve_publickey = socket.curve_serverkey = _bytes(public)
+        socket.curve_secretkey = _bytes(secret)
+    socket.subscribe(b"")
+    separator = ":" if info["transport"] == "tcp" else "-"
+    socket.connect(f"{info['transport']}://{info['ip']}{separator}{info['iopub_port']}")
+    return socket
+
+
+def _bytes(key: str | bytes) -> bytes:
+    return key.encode("ascii") if isinstance(key, str) else key
+
+
 def summary(alert: Alert) -> str:
     """An alert in one line of printable text, at most 200 characters."""
     program = alert.ProcessName.rpartition("/")[2]
     line = f"{alert.Action} {alert.Operation}: {alert.Resource} by {program} ({alert.PolicyName})"
-    printable = "".join(char if char.isprintable() else "\\ufffd" for char in line[:1000])
+    printable = "".join(char if char.isprintable() else "\ufffd" for char in line[:1000])
     if len(printable) <= _SUMMARY_LENGTH:
         return printable
     return printable[: _SUMMARY_LENGTH - 1] + "…"

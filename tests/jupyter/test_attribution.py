@@ -65,11 +65,30 @@ def test_a_start_that_was_not_heard_is_taken_from_the_input() -> None:
     assert cells.at(11).to_json()["execution_count"] == 1
 
 
+def test_a_cell_whose_start_was_not_heard_began_when_the_one_before_it_ended() -> None:
+    cells = _cells()
+    cells.ended("m3", 40)
+
+    assert cells.at(30).to_json() == {
+        "attributed": "time",
+        "msg_id": "m3",
+        "execution_count": None,
+    }
+
+
+def test_a_request_id_that_comes_again_is_another_execution() -> None:
+    cells = _cells()
+    cells.started("m1", 30)
+    cells.counted("m1", 3, 30)
+
+    assert cells.at(12).to_json()["execution_count"] == 1
+    assert cells.at(31).to_json()["execution_count"] == 3
+
+
 def test_a_kernel_that_lies_about_the_time_keeps_the_order_of_its_cells() -> None:
     cells = _cells()
     cells.started("m3", 0)
     cells.ended("m3", 0)
-    cells.ended("m4", 0)
 
     assert cells.at(22).to_json()["msg_id"] == "m2"
     assert cells.at(20).to_json()["msg_id"] == "m3"

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from modelarmor_jupyter.watch import KernelWatch, summary
+
+from modelarmor.alerts import Alert
+
+from .conftest import Kernel, StartKernel
+
+
+def _alert(**fields: str) -> Alert:
+    now = datetime.now(UTC)
+    known = {"Operation": "File", "Action": "Block", "PolicyName": "test", "Resource": "/secret"}
+    return Alert(Timestamp=int(now.timestamp()), UpdatedTime=now.isoformat(), **known | fields)
+
+
+def _ours(watch: KernelWatch) -> list[dict[str, Any]]:
+    """The cells of the alerts that a test raised, apart from those that the kernel did."""
+    page = watch.alerts(0, 10_000)
+    return [item["cell"] for item in page["alerts"] if item["alert"]["PolicyName"] == "test"]
+
+
+async def _during(k: Kernel, alert: Alert | None = None) -> None:
+    """Have an alert fall into the middle of a cell."""
+    on = asyncio.Event()
+    cell = asyncio.create_task(
+        k.run("print('on', flush=True); input_ = __import__('time').sleep(.2)", heard=on)
+    )
+    await asyncio.wait_for(on.wait(), 20)
+    k.provisioner.recorder.append(alert or _alert())
+    await cell
+
+
+def test_alerts_are_attributed_to_the_cell_that_ran_and_after_it_to_the_last(
+    kernel: StartKernel,
+) -> None:
+    async def main() -> None:
+        async with kernel("untrusted-model") as k:
+            watch = KernelWatch("k", k.manager, lambda data: None)
+            await k.run("1")
+            await _during(k)
+            k.provisioner.recorder.append(_alert())
+
+            during, after = _ours(watch)
+            assert (during["attributed"], during["execution_count"]) == ("time", 2)
+            assert (after["attributed"], after["execution_count"]) == ("after", 2)
+            assert during["msg_id"] == after["msg_id"]
+
+            await k.manager.restart_kernel(now=True)
+            watch.connect()
+            await k.reconnect()
+            await _during(k)
+
+            *_, again = _ours(watch)
+            assert (again["attributed"], again["execution_count"]) == ("time", 1)
+            watch.close()
+
+    asyncio.run(main())
+
+
+def test_a_flood_rings_ten_times_a_second_and_the_last_ring_has_the_last_number(
+    kernel: StartKernel,
+) -> None:
+    async def main() -> None:
+        async with kernel("untrusted-model") as k:
+            rung: list[tuple[float, dict[str, Any]]] = []
+            watch = KernelWatch("k", k.manager, lambda data: rung.append((time.monotonic(), data)))
+            recorder = k.provisioner.recorder
+            began = recorder.last
+
+            def flood() -> None:
+                alert = _alert(Severity="7")
+                for _ in range(50_000):
+                    recorder.append(alert)
+
+            started = time.monotonic()
+            await asyncio.to_thread(flood)
+            while not rung or rung[-1][1]["seq"] < began + 50_000:
+                await asyncio.sleep(0.01)
+                assert time.monotonic() < started + 20
+            seconds = time.monotonic() - started
+            print(f"50,000 alerts in {seconds:.2f} s rang {len(rung)} times")
+            watch.close()
+            recorder.append(_alert())
+
+            assert len(rung) <= seconds * 10 + 2
+            numbers = [data["seq"] for _, data in rung]
+            assert numbers == sorted(set(numbers))
+            assert set(rung[-1][1]) == {"kernel_id", "seq", "time", "action", "severity", "summary"}
+            assert rung[-1][1]["severity"] == "7"
+
+    asyncio.run(main())
+
+
+def test_what_a_kernel_sends_cannot_break_the_watch(kernel: StartKernel) -> None:
+    lies = """
+from ipykernel.kernelapp import IPKernelApp
+kernel = IPKernelApp.instance().kernel
+def lie(kind, content, parent):
+    kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=b"x")
+parent = {"msg_type": "execute_request", "msg_id": "x"}
+wrap = lambda p: {"header": p, "msg_id": "x"}
+lie("status", {}, wrap(parent))
+lie("status", {"execution_state": "busy"}, wrap({"msg_type": "execute_request", "msg_id": 5}))
+lie("status", {"execution_state": "busy"}, wrap({"msg_type": "execute_request"}))
+lie("execute_input", {"execution_count": "one"}, wrap(parent))
+"""
+
+    async def main() -> None:
+        async with kernel("untrusted-model") as k:
+            watch = KernelWatch("k", k.manager, lambda data: None)
+            said = await k.run(lies)
+            await _during(k)
+
+            [cell] = _ours(watch)
+            assert cell["execution_count"] == 2
+            assert "Error" not in said
+            watch.close()
+
+    asyncio.run(main())
+
+
+def test_a_summary_is_one_printable_line() -> None:
+    line = summary(_alert(Resource="/tmp/\x1b[31m\n" + "x" * 5_000, ProcessName="/usr/bin/cat"))
+
+    assert line.startswith("Block File: /tmp/\ufffd[31m\ufffdxxx")
+    assert len(line) == 200
+    assert line.isprintable()
