@@ -1,0 +1,1 @@
+"""KubeArmor's own test cases, run for real in the sandbox."""

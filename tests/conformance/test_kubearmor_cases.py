@@ -1,0 +1,33 @@
+"""Each of KubeArmor's cases that can be run without a cluster, run for real.
+
+The data is not part of the repository: see `docs/conformance.md` for where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import machine, runner
+
+CASES = [case for case in runner.load_cases() if case["local_interpreter"] in runner.RUNNABLE]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Images]:
+    if reason := machine.obstacle():
+        pytest.skip(reason)
+    yield machine.Images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.mark.skipif(not CASES, reason=f"no cases: {runner.data_file()} does not exist")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["id"]))
+def test_case_passes_as_upstream_expects(
+    case: dict[str, Any], images: machine.Images, tmp_path: Path
+) -> None:
+    result = runner.run_case(case, images, tmp_path / "machines")
+    assert result.checks, "the case expects nothing that can be looked at"
+    assert not result.problems, "\n".join(result.problems)
