@@ -341,18 +341,34 @@ static void build(struct program *p, const struct plan *plan) {
 	GIVE(p, SECCOMP_RET_ALLOW);
 }
 
+/* By number, since every notification asks. */
+static struct {
+	bool refused;
+	int capability;
+} by_number[1024];
+
+static void number_refused(void) {
+	static bool done;
+	for (size_t i = 0; !done && i < countof(refused); i++) {
+		int nr = syscall_number(refused[i].name);
+		if (nr >= 0 && nr < (int)countof(by_number)) {
+			by_number[nr].refused = true;
+			by_number[nr].capability = refused[i].capability;
+		}
+	}
+	by_number[SYS_ioctl].refused = by_number[SYS_clone].refused = true;
+	by_number[SYS_ioctl].capability = -1;
+	by_number[SYS_clone].capability = CAP_SYS_ADMIN;
+	done = true;
+}
+
 bool confine_refused(int nr) {
-	for (size_t i = 0; i < countof(refused); i++)
-		if (syscall_number(refused[i].name) == nr)
-			return true;
-	return nr == SYS_ioctl || nr == SYS_clone;
+	number_refused();
+	return nr >= 0 && nr < (int)countof(by_number) && by_number[nr].refused;
 }
 
 int confine_capability_of(int nr) {
-	for (size_t i = 0; i < countof(refused); i++)
-		if (syscall_number(refused[i].name) == nr)
-			return refused[i].capability;
-	return nr == SYS_clone ? CAP_SYS_ADMIN : -1;
+	return confine_refused(nr) ? by_number[nr].capability : -1;
 }
 
 /* Installs the filter for this process and what comes of it. Returns the listener, or -1. */

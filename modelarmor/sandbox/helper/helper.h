@@ -72,6 +72,7 @@ struct rule {
 	int n_sources;
 	char **args;
 	int n_args;
+	int next; /* in its bucket, or -1 */
 };
 
 struct syscall_source {
@@ -131,6 +132,8 @@ struct counter {
 struct plan {
 	struct rule *rules;
 	int n_rules;
+	int *buckets, scanned;
+	bool present[CLASS_COUNT][3];
 	struct syscall_rule *syscalls;
 	int n_syscalls;
 	struct preset_rule *presets;

@@ -223,7 +223,14 @@ static void handle_open(const struct plan *plan, struct task *task, int dirfd, u
 	else if (!exists && !(creating && at.parent >= 0))
 		error = at.error;
 	if (error) {
-		if (enforce)
+		/* What a rule blocks is refused, and the attempt seen, also where it does not exist: whether
+		 * it does is nobody's business. The posture alone would turn every search into an alarm. */
+		struct verdict verdict = {.allow = true};
+		if (error == ENOENT && at.path[0])
+			verdict = notify_judge(plan, task, OP_READ, at.path, -1);
+		if (!verdict.allow && !verdict.posture)
+			passes(plan, task, OP_READ, at.path, -1, nr);
+		else if (enforce)
 			notify_reply(task->listener, task->id, error, 0);
 		else
 			notify_continue(task->listener, task->id);
@@ -274,6 +281,8 @@ static void expect_exec(struct task *task, int fd) {
 /* Looks at the execs let through; returns the milliseconds until it wants to look again, -1 never. */
 int notify_tick(const struct plan *plan) {
 	struct timespec now;
+	if (!n_pending)
+		return -1;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	for (int i = 0; i < n_pending;) {
 		struct pending_exec *exec = &pending[i];

@@ -425,7 +425,34 @@ static int open_path(struct task *task, int dirfd, const char *path, bool follow
 	return fd;
 }
 
-/* Resolves a path of the child; see struct resolved. */
+/* Names what does not exist, nor its directory: the deepest directory that does, and the rest as it
+ * was written. For judging the attempt only; a rest with ".." is not named. */
+static void name_missing(struct task *task, int dirfd, const char *path, char *name) {
+	char directory[PATH_MAX];
+	size_t cut = strlen(path);
+	if (cut >= sizeof directory || strstr(path, "/..") || !strncmp(path, "..", 2))
+		return;
+	for (int fd = -1; cut && fd < 0;) {
+		while (cut > 1 && path[cut - 1] != '/')
+			cut--;
+		while (cut > 1 && path[cut - 1] == '/')
+			cut--;
+		if (cut == 1 && path[0] != '/')
+			return;
+		memcpy(directory, path, cut);
+		directory[cut] = 0;
+		fd = open_path(task, dirfd, directory, true, name);
+		if (fd < 0 && cut == 1)
+			return;
+		close_fd(&fd);
+	}
+	size_t have = strlen(name);
+	if (have + strlen(path + cut) + 2 < PATH_MAX)
+		snprintf(name + have, PATH_MAX - have, "%s", path + cut + (have == 1 && path[cut] == '/'));
+}
+
+/* Resolves a path of the child; see struct resolved. Where the object does not exist, ``path`` is what
+ * it would be called, or empty. */
 void path_resolve(struct task *task, int dirfd, const char *path, int how, struct resolved *out) {
 	out->fd = out->parent = -1;
 	out->error = 0;
@@ -463,6 +490,8 @@ void path_resolve(struct task *task, int dirfd, const char *path, int how, struc
 	if (out->parent < 0) {
 		out->error = -out->parent;
 		out->parent = -1;
+		if (out->error == ENOENT && how != RESOLVE_PARENT)
+			name_missing(task, dirfd, path, out->path);
 		return;
 	}
 	out->error = how == RESOLVE_PARENT ? 0 : ENOENT;

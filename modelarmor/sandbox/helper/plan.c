@@ -218,43 +218,6 @@ static bool read_record(struct plan *plan, struct cursor *c) {
 	return !c->bad && c->at == c->n;
 }
 
-/* Reads a table. ``text`` must stay: the table points into it. False with a message in ``error``. */
-bool plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t error_size) {
-	static const char magic[] = "modelarmor-plan\t1\n";
-	memset(plan, 0, sizeof *plan);
-	if (length < sizeof magic - 1 || strncmp(text, magic, sizeof magic - 1) != 0 ||
-	    memchr(text, 0, length) || text[length - 1] != '\n') {
-		snprintf(error, error_size, "the plan does not begin with its version or does not end with a line");
-		return false;
-	}
-	int line = 2;
-	char *at = text + sizeof magic - 1, *end = text + length;
-	while (at < end) {
-		char *stop = memchr(at, '\n', (size_t)(end - at));
-		*stop = 0;
-		struct cursor c = {0};
-		for (char *field = at; field; ) {
-			char *tab = strchr(field, '\t');
-			if (tab)
-				*tab = 0;
-			*ADD(c.fields, c.n) = field;
-			c.bad |= !unescape(field);
-			field = tab ? tab + 1 : NULL;
-		}
-		bool good = !c.bad && read_record(plan, &c);
-		if (!good) {
-			snprintf(error, error_size, "the plan's line %d (%.40s) is not understood", line,
-				 c.fields[0]);
-			free(c.fields);
-			return false;
-		}
-		free(c.fields);
-		at = stop + 1;
-		line++;
-	}
-	return true;
-}
-
 /* ---- deciding ------------------------------------------------------------------------------ */
 
 static bool in_directory(const struct rule *rule, const char *path, size_t length) {
@@ -472,33 +435,97 @@ static int rank(const struct rule *rule, const struct operation *op) {
 
 enum wanted { WANT_RULE, WANT_AUDIT, WANT_BASELINE };
 
-static const struct rule *best_of(const struct plan *plan, const struct operation *op,
-				  enum class class, enum wanted wanted) {
-	const struct rule *best = NULL;
-	unsigned highest = 0;
-	size_t length = strlen(op->path);
-	const char *base = strrchr(op->path, '/');
-	base = base ? base + 1 : op->path;
+static enum wanted wanted_of(const struct rule *rule) {
+	return rule->action == ACTION_AUDIT ? WANT_AUDIT : rule->baseline ? WANT_BASELINE : WANT_RULE;
+}
+
+/* Rules are found by what they name, however many there are: paths, directories and names through a
+ * hash of the path's prefixes, the others (patterns, protocols …) one after another. */
+enum { BUCKETS = 4096 };
+static const uint32_t HASH_START = 2166136261u;
+
+static uint32_t hash_byte(uint32_t hash, char byte) {
+	return (hash ^ (unsigned char)byte) * 16777619u; /* FNV-1a */
+}
+
+static bool hashed(const struct rule *rule) {
+	return rule->match == MATCH_PATH || rule->match == MATCH_DIRECTORY ||
+	       rule->match == MATCH_EXECNAME;
+}
+
+static bool build_index(struct plan *plan) {
+	plan->buckets = malloc(BUCKETS * sizeof *plan->buckets);
+	plan->scanned = -1;
+	if (!plan->buckets)
+		return false;
+	for (int i = 0; i < BUCKETS; i++)
+		plan->buckets[i] = -1;
 	for (int i = 0; i < plan->n_rules; i++) {
-		const struct rule *rule = &plan->rules[i];
-		enum wanted kind = rule->action == ACTION_AUDIT ? WANT_AUDIT
-				   : rule->baseline		? WANT_BASELINE
-								: WANT_RULE;
-		if (rule->class != class || kind != wanted)
+		struct rule *rule = &plan->rules[i];
+		uint32_t hash = HASH_START;
+		for (size_t j = 0; j < rule->length; j++)
+			hash = hash_byte(hash, rule->value[j]);
+		int *head = hashed(rule) ? &plan->buckets[hash % BUCKETS] : &plan->scanned;
+		rule->next = *head;
+		*head = i;
+	}
+	return true;
+}
+
+struct search {
+	const struct plan *plan;
+	const struct operation *op;
+	enum class class;
+	enum wanted wanted;
+	size_t length;
+	const char *base;
+	const struct rule *best;
+	unsigned highest;
+};
+
+static void consider(struct search *search, int at) {
+	for (; at >= 0; at = search->plan->rules[at].next) {
+		const struct rule *rule = &search->plan->rules[at];
+		if (rule->class != search->class || wanted_of(rule) != search->wanted)
 			continue;
-		unsigned now = hit(rule, op, length, base);
-		if (!now || now < highest)
+		unsigned now = hit(rule, search->op, search->length, search->base);
+		if (!now || now < search->highest)
 			continue;
 		/* An Audit reports what a Block in its place would refuse; any baseline rule will do. */
-		if (wanted == WANT_AUDIT ? permits(rule, op)
-					 : wanted == WANT_BASELINE && !permits(rule, op))
+		if (search->wanted == WANT_AUDIT ? permits(rule, search->op)
+						 : search->wanted == WANT_BASELINE &&
+							   !permits(rule, search->op))
 			continue;
-		if (now > highest || (wanted == WANT_RULE && rank(rule, op) > rank(best, op))) {
-			best = rule;
-			highest = now;
+		if (now > search->highest || (search->wanted == WANT_RULE &&
+					      rank(rule, search->op) > rank(search->best, search->op))) {
+			search->best = rule;
+			search->highest = now;
 		}
 	}
-	return best;
+}
+
+static const struct rule *best_of(const struct plan *plan, const struct operation *op,
+				  enum class class, enum wanted wanted) {
+	struct search search = {plan, op, class, wanted, strlen(op->path), strrchr(op->path, '/'), NULL, 0};
+	uint32_t hash = HASH_START, name = HASH_START;
+	search.base = search.base ? search.base + 1 : op->path;
+	if (!plan->present[class][wanted])
+		return NULL;
+	for (const char *at = op->path; *at; at++) {
+		hash = hash_byte(hash, *at);
+		if (*at == '/' && at[1])
+			consider(&search, plan->buckets[hash % BUCKETS]);
+	}
+	consider(&search, plan->buckets[hash % BUCKETS]);
+	if (!search.length || op->path[search.length - 1] != '/')
+		consider(&search, plan->buckets[hash_byte(hash, '/') % BUCKETS]); /* the directory itself */
+	if (op->kind == OP_EXEC) {
+		for (const char *at = search.base; *at; at++)
+			name = hash_byte(name, *at);
+		consider(&search, plan->buckets[name % BUCKETS]);
+	}
+	consider(&search, plan->scanned);
+	return search.best;
 }
 
 /* The verdict of the table on one operation. */
@@ -528,6 +555,45 @@ struct verdict plan_decide(const struct plan *plan, const struct operation *op) 
 	if (verdict.allow && (rule = best_of(plan, op, class, WANT_AUDIT)))
 		verdict.audit = rule->id;
 	return verdict;
+}
+
+/* Reads a table. ``text`` must stay: the table points into it. False with a message in ``error``. */
+bool plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t error_size) {
+	static const char magic[] = "modelarmor-plan\t1\n";
+	memset(plan, 0, sizeof *plan);
+	if (length < sizeof magic - 1 || strncmp(text, magic, sizeof magic - 1) != 0 ||
+	    memchr(text, 0, length) || text[length - 1] != '\n') {
+		snprintf(error, error_size, "the plan does not begin with its version or does not end with a line");
+		return false;
+	}
+	int line = 2;
+	char *at = text + sizeof magic - 1, *end = text + length;
+	while (at < end) {
+		char *stop = memchr(at, '\n', (size_t)(end - at));
+		*stop = 0;
+		struct cursor c = {0};
+		for (char *field = at; field; ) {
+			char *tab = strchr(field, '\t');
+			if (tab)
+				*tab = 0;
+			*ADD(c.fields, c.n) = field;
+			c.bad |= !unescape(field);
+			field = tab ? tab + 1 : NULL;
+		}
+		bool good = !c.bad && read_record(plan, &c);
+		if (!good) {
+			snprintf(error, error_size, "the plan's line %d (%.40s) is not understood", line,
+				 c.fields[0]);
+			free(c.fields);
+			return false;
+		}
+		free(c.fields);
+		at = stop + 1;
+		line++;
+	}
+	for (int i = 0; i < plan->n_rules; i++)
+		plan->present[plan->rules[i].class][wanted_of(&plan->rules[i])] = true;
+	return build_index(plan);
 }
 
 static bool inside(const struct cidr *net, int family, const unsigned char *address) {
