@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from .runner import Result
-
-#: why a case does not pass, where it is known and is not simply a defect
-_REASONS: Final[Mapping[str, str]] = {
-    "nonk8s_env/host_policy#04": "upstream's case contradicts its policy: the policy audits unlink"
-    " below `/home/`, the command unlinks `/tmp/dummy`, and an alert is expected",
-}
+from .runner import CONTRADICTIONS, Result
 
 _HEAD: Final = """\
 # Conformance with KubeArmor's own tests
@@ -85,7 +79,9 @@ def _row(case: Mapping[str, Any], result: Result) -> str:
 
 
 def _why(result: Result) -> str:
-    return _cell(_REASONS.get(result.case) or "; ".join(result.problems) or "nothing to check")
+    return _cell(
+        CONTRADICTIONS.get(result.case) or "; ".join(result.problems) or "nothing to check"
+    )
 
 
 def _cell(text: str) -> str:

@@ -7,7 +7,7 @@ takes from its surroundings: which layout an image has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -63,6 +63,14 @@ class Workload:
         return not self.image.startswith(_SPLIT_IMAGES)
 
 
+def docker_words(argv: Sequence[str]) -> Sequence[str]:
+    """The container and the command of ``docker exec [OPTION]... CONTAINER COMMAND...``."""
+    words = list(argv[1:])
+    while words and words[0].startswith("-"):
+        words.pop(0)
+    return words
+
+
 def host(case: Mapping[str, Any]) -> Workload:
     """The host of a case. The older scenarios name it in their directory, ``NODE_test_NN``."""
     name, found, _ = str(case["id"]).rpartition("/")[2].rpartition("_test_")
@@ -80,7 +88,7 @@ def of_step(case: Mapping[str, Any], step: Mapping[str, Any]) -> Workload:
     if step["op"] == "host_exec":
         return host(case)
     if step["op"] == "docker":
-        name = step["argv"][1]
+        name = docker_words(step["argv"])[0]
         return Workload(container=name, image=_COMPOSED.get(name, ""))
     deployments: Mapping[str, Any] = case["workloads"]
     if any(name.startswith("host") for name in deployments):
