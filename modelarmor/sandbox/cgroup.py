@@ -1,12 +1,13 @@
 """A control group for one workload, where one can be made: exact limits, enforced by the kernel.
 
-Version 2 as systemd delegates it to users and containers, and version 1 as old hosts still mount it.
-A process stays where it is; the group is made beside its own (or below it, in version 1), and the
+Version 2 as systemd delegates it to users and containers, and version 1 as old hosts still mount
+it. A process stays where it is; the group is made beside its own (or below it, in version 1), and the
 workload's first process joins. Where nothing can be made the supervisor limits instead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from dataclasses import dataclass, field
@@ -59,17 +60,12 @@ def make(resources: Resources) -> ControlGroup:
     return group
 
 
-def _limit(
-    group: ControlGroup, parent: Path, version: int, controller: str, value: float
-) -> bool:
+def _limit(group: ControlGroup, parent: Path, version: int, controller: str, value: float) -> bool:
     _sweep(parent)
-    name = f"modelarmor-{os.getpid()}-{next(_numbers) if version == 1 else 'v2'}"
     directory = next((d for d in group.directories if d.parent == parent), None)
     made = directory is None
     if directory is None:
-        directory = parent / name
-        if version == 2:
-            directory = parent / f"modelarmor-{os.getpid()}-{next(_numbers)}"
+        directory = parent / f"modelarmor-{os.getpid()}-{next(_numbers)}"
     try:
         if made:
             directory.mkdir()
@@ -83,9 +79,10 @@ def _limit(
         group.directories.append(directory)
     kind = {"memory": "memory", "pids": "processes", "cpu": "cpu"}[controller]
     file, key = {
-        ("memory", 2): ("memory.events", "oom_kill"),
-        ("memory", 1): ("memory.oom_control", "oom_kill"),
-    }.get((controller, version), ("pids.events", "max") if controller == "pids" else ("cpu.stat", "nr_throttled"))  # fmt: skip
+        "memory": ("memory.oom_control" if version == 1 else "memory.events", "oom_kill"),
+        "pids": ("pids.events", "max"),
+        "cpu": ("cpu.stat", "nr_throttled"),
+    }[controller]
     group.counters.append((kind, directory / file, key))
     group.limits.add(kind)
     return True
@@ -156,10 +153,8 @@ def _sweep(parent: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # busy or gone; a later sweep tries again
         directory.rmdir()
-    except OSError:
-        pass  # busy or gone; a later sweep tries again
 
 
 def _read(path: Path) -> str:

@@ -167,7 +167,7 @@ def _capabilities(text: str) -> frozenset[str]:
 
 
 def _show_plan(workload: Workload) -> int:
-    from modelarmor.sandbox.plan import make_plan
+    from modelarmor.sandbox.planner import make_plan
 
     report = probe()
     program = shutil.which(workload.command[0]) or workload.command[0]
@@ -185,7 +185,9 @@ def _show_plan(workload: Workload) -> int:
 def _sink(where: str | None) -> tuple[Callable[[Alert], None], Callable[[], None]]:
     if where is None:
         return _show, lambda: None
-    stream: TextIO = sys.stdout if where == "-" else Path(where).open("a", encoding="utf-8")
+    stream: TextIO = sys.stdout
+    if where != "-":
+        stream = Path(where).open("a", encoding="utf-8")  # noqa: SIM115  closed by the caller
 
     def write(alert: Alert) -> None:
         print(json.dumps(alert.to_json()), file=stream, flush=True)

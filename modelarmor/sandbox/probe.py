@@ -107,7 +107,9 @@ def probe() -> Report:
             "descriptors of the workload cannot be copied (pidfd_getfd; Docker's seccomp profile"
             " wants CAP_SYS_PTRACE): addresses of connections are checked, but approximately"
         )
-    group = cgroup.make(Resources(cpu=1, memory=1 << 40, processes=1 << 15)) if not reasons else None
+    group = (
+        cgroup.make(Resources(cpu=1, memory=1 << 40, processes=1 << 15)) if not reasons else None
+    )
     limits = tuple(sorted(group.limits)) if group else ()
     if group:
         group.close()
@@ -124,7 +126,7 @@ def probe() -> Report:
 
 
 def _try_it(helper: str) -> tuple[bool, bool, str]:
-    """Run the helper with an empty plan: whether it confines, whether it can act on sockets, why not."""
+    """Run the helper with an empty plan: does it confine, can it act on sockets, why not."""
     scoped = 3 if landlock_abi() >= 6 else 0
     plan = f"modelarmor-plan\t1\nlandlock\t2000\t0\t{scoped:x}\t1\ngrant\t2000\t/\n"
     plan_fd = os.memfd_create("modelarmor-plan")

@@ -1,49 +1,43 @@
-"""Starting a workload confined, and what is heard of it.
+"""Starting a workload confined, and its life.
 
-The helper does the confining; here it gets its plan, its alerts are put into words, and its life is
-tied to this process: the control pipe closes with us, however we end, and the sandbox ends with it.
+The helper does the confining. Its life is tied to this process: the control pipe closes with us,
+however we end, and the sandbox ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import fcntl
 import os
 import shutil
 import signal
-import socket as _socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from modelarmor.alerts import Alert, Recorder
-from modelarmor.policy.decide import DEFAULT_POSTURE
 from modelarmor.policy.model import Policy, Posture
 from modelarmor.sandbox import cgroup
+from modelarmor.sandbox.events import Reader
 from modelarmor.sandbox.network import Egress
-from modelarmor.sandbox.plan import Machine, Plan, make_plan
+from modelarmor.sandbox.plan import Plan
+from modelarmor.sandbox.planner import make_plan
 from modelarmor.sandbox.resources import Resources
 
 #: exit status of a command that could not be confined, as container runtimes have it
 CANNOT_CONFINE = 125
 
-#: names under which alerts appear that no rule of a policy decided
-SANDBOX_POLICY = "SandboxBaseline"
-EGRESS_POLICY = "NetworkPolicy"
-RESOURCE_POLICY = "Resources"
-
 HELPER = Path(__file__).with_name("modelarmor-helper")
 
 _START_SECONDS = 20.0
+_PIPE_BYTES = 1 << 20
 _UNRESTRICTED = Egress.unrestricted()
 
 
-class CannotConfine(RuntimeError):  # noqa: N818  it is a refusal and reads as one
+class CannotConfine(RuntimeError):
     """A workload was not started because it cannot be confined as its policy says."""
 
 
@@ -89,10 +83,10 @@ class Process:
         workload: Workload,
         plan: Plan,
         recorder: Recorder,
-        listener: Callable[[Alert], None] | None,
+        *,
         popen: subprocess.Popen[bytes],
         control: int,
-        events: int,
+        reader: Reader,
         group: cgroup.ControlGroup,
     ) -> None:
         self.workload = workload
@@ -101,13 +95,8 @@ class Process:
         self._popen = popen
         self._control = control
         self._group = group
-        self._started = threading.Event()
-        self._failure: int | None = None
-        self._exit: int | None = None
+        self._reader = reader
         self._lock = threading.Lock()
-        self.child_pid: int | None = None
-        self._reader = _Reader(self, listener, events)
-        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -131,7 +120,8 @@ class Process:
         """The command's exit status, minus the signal that ended it, or None while it runs."""
         if self._popen.returncode is None:
             return None
-        return self._exit if self._exit is not None else self._popen.returncode
+        said = self._reader.life.exit
+        return self._popen.returncode if said is None else said
 
     def poll(self) -> int | None:
         """The return code, or None while the workload runs. Never blocks for long."""
@@ -193,131 +183,24 @@ class Process:
             self._control = -1
         self._group.close()
 
+    @property
+    def child_pid(self) -> int | None:
+        """The command's own pid, once it was started."""
+        return self._reader.life.pid
+
     def _await_start(self) -> None:
-        if not self._started.wait(_START_SECONDS):
-            self.close()
-            raise CannotConfine(
-                f"{self.workload.name}: the helper did not answer within {_START_SECONDS:.0f} s"
+        life = self._reader.life
+        if not life.settled.wait(_START_SECONDS):
+            problem = f"the helper did not answer within {_START_SECONDS:.0f} s"
+        elif life.failure == CANNOT_CONFINE or (life.pid is None and life.failure is None):
+            problem = (
+                "the helper could not set the sandbox up; its message is on standard error, and"
+                " `modelarmor doctor` says what this machine can do"
             )
-
-
-class _Reader(threading.Thread):
-    """Reads the helper's lines and turns them into alerts."""
-
-    def __init__(
-        self, process: Process, listener: Callable[[Alert], None] | None, events: int
-    ) -> None:
-        super().__init__(name=f"alerts of {process.workload.name}", daemon=True)
-        self._process = process
-        self._listener = listener
-        self._events = events
-        self._host = _socket.gethostname()
-
-    def run(self) -> None:
-        with open(self._events, "rb", buffering=1 << 16) as lines:  # noqa: PTH123  a descriptor
-            for line in lines:
-                try:
-                    self._handle(json.loads(line))
-                except (ValueError, KeyError, IndexError, TypeError):
-                    continue  # half a line of a helper that was killed
-        self._process._started.set()
-
-    def _handle(self, event: dict[str, Any]) -> None:
-        process = self._process
-        match event["event"]:
-            case "alert":
-                alert = self._alert(event)
-                process.recorder.append(alert)
-                if self._listener is not None:
-                    self._listener(alert)
-            case "suppressed":
-                process.recorder.count(self._alert(event), int(event["count"]))
-            case "started":
-                process.child_pid = int(event["pid"])
-                process._started.set()
-            case "failed":
-                process._failure = int(event["status"])
-                process._started.set()
-            case "exit":
-                process._exit = -int(event["signal"]) if "signal" in event else int(event["code"])
-
-    def _alert(self, event: dict[str, Any]) -> Alert:
-        number = int(event["rule"])
-        operation = str(event["operation"])
-        resource, data = _text(event.get("resource", "")), _text(event.get("data", ""))
-        severity = message = tags = ""
-        blocked = bool(event["blocked"])
-        if number >= 0:
-            planned = self._process.plan.rules[number]
-            outcome = planned.rule.outcome
-            policy = planned.policy.name
-            severity = str(outcome.severity or "")
-            message, tags = outcome.message, ",".join(outcome.tags)
         else:
-            policy, message = _UNRULED.get(number, (DEFAULT_POSTURE, ""))
-        message = _text(event.get("message", "")) or message
-        caller, command = _text(event.get("exe", "")), _text(event.get("command", ""))
-        program, parent = caller, _text(event.get("parent", ""))
-        source = command or caller
-        if operation == "Process":
-            # KubeArmor: Source is the parent, ProcessName what is executed.
-            program, parent, source = resource.split(" ", 1)[0], caller, caller
-        now = float(event.get("time", time.time()))
-        workload = self._process.workload
-        return Alert(
-            Timestamp=int(now),
-            UpdatedTime=datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
-            .replace("+00:00", "Z"),
-            HostName=self._host,
-            NamespaceName=workload.namespace,
-            PodName=workload.name,
-            ContainerName=workload.name,
-            HostPID=int(event.get("pid", 0)),
-            HostPPID=int(event.get("ppid", 0)),
-            PID=int(event.get("pid", 0)),
-            PPID=int(event.get("ppid", 0)),
-            UID=int(event.get("uid", 0)),
-            PolicyName=policy,
-            Severity=severity,
-            Tags=tags,
-            ATags=tuple(filter(None, tags.split(","))),
-            Message=message,
-            Source=source,
-            Operation=operation,
-            Resource=resource,
-            Data=data,
-            EventData=_event_data(data),
-            Action="Block" if blocked else "Audit",
-            Result="Permission denied" if blocked else "Passed",
-            ParentProcessName=parent,
-            ProcessName=program,
-            Cwd=_text(event.get("cwd", "")),
-            TTY=_terminal(int(event.get("tty", 0))),
-        )
-
-
-_UNRULED = {
-    -3: (SANDBOX_POLICY, "No workload in the sandbox may do this, whatever its policy says"),
-    -4: (RESOURCE_POLICY, "A limit was reached"),
-    -5: (EGRESS_POLICY, "Outside of the egress that the profile grants"),
-}
-
-
-def _text(value: object) -> str:
-    """A string of the helper's, in which each character stands for one byte."""
-    return str(value).encode("latin-1", "replace").decode("utf-8", "backslashreplace")
-
-
-def _event_data(data: str) -> dict[str, str]:
-    pairs = (word.split("=", 1) for word in data.split() if "=" in word)
-    return {key[:1].upper() + key[1:]: value for key, value in pairs}
-
-
-def _terminal(device: int) -> str:
-    major, minor = (device >> 8) & 0xFFF, (device & 0xFF) | ((device >> 12) & 0xFFF00)
-    if not device:
-        return ""
-    return f"pts{minor + 256 * (major - 136)}" if 136 <= major <= 143 else f"tty{minor}"
+            return
+        self.close()
+        raise CannotConfine(f"{self.workload.name}: {problem}")
 
 
 class Sandbox:
@@ -373,83 +256,70 @@ class Sandbox:
             )
             raise CannotConfine(f"{workload.name}: rules that cannot be enforced here: {rules}")
         group = cgroup.make(workload.resources)
-        extra = [*_supervised_limits(workload.resources, group), *_socket_directories(workload, env)]
-        process = _launch(
-            plan.text(extra + group.records()),
-            command,
-            env,
-            workload,
-            group,
-            dict(plan=plan, recorder=recorder or Recorder(workload.name), listener=alerts),
-            dict(
+        records = [
+            *_supervised_limits(workload.resources, group),
+            *_socket_directories(workload, env),
+            *group.records(),
+        ]
+        try:
+            popen, control, events = _launch(
+                plan.text(records),
+                command,
+                cwd=workload.cwd,
+                env=env,
+                pass_fds=pass_fds,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=start_new_session,
-            ),
-            pass_fds,
+            )
+        except BaseException:
+            group.close()
+            raise
+        record = recorder or Recorder(workload.name)
+        reader = Reader(
+            workload.name,
+            workload.namespace,
+            plan,
+            recorder=record,
+            listener=alerts,
+            events=events,
+        )
+        reader.start()
+        process = Process(
+            workload, plan, record, popen=popen, control=control, reader=reader, group=group
         )
         process._await_start()
-        if process._failure == CANNOT_CONFINE or (
-            process.child_pid is None and process._failure is None
-        ):
-            process.close()
-            raise CannotConfine(
-                f"{workload.name}: the helper could not set the sandbox up; its message is on"
-                " standard error, and `modelarmor doctor` says what this machine can do"
-            )
         return process
 
 
 def _launch(
-    table: bytes,
-    command: Sequence[str],
-    env: Mapping[str, str],
-    workload: Workload,
-    group: cgroup.ControlGroup,
-    about: dict[str, Any],
-    streams: dict[str, Any],
-    pass_fds: Sequence[int],
-) -> Process:
-    plan_fd = os.memfd_create("modelarmor-plan")
+    table: bytes, command: Sequence[str], *, pass_fds: Sequence[int], **options: Any
+) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Start the helper. Returns it, the control pipe's end to write and the events' to read."""
+    plan = os.memfd_create("modelarmor-plan")
     control_read, control = os.pipe()
     events, events_write = os.pipe()
     try:
-        with open(os.dup(plan_fd), "wb") as file:  # noqa: PTH123  a descriptor
+        with open(os.dup(plan), "wb") as file:  # noqa: PTH123  a descriptor
             file.write(table)
-        os.lseek(plan_fd, 0, os.SEEK_SET)
-        with contextlib.suppress(OSError):
-            import fcntl
-
-            fcntl.fcntl(events_write, fcntl.F_SETPIPE_SZ, 1 << 20)
+        os.lseek(plan, 0, os.SEEK_SET)
+        with contextlib.suppress(OSError):  # more than the user's share of pipe memory
+            fcntl.fcntl(events_write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        arguments = ["--plan", plan, "--control", control_read, "--events", events_write, "--"]
         popen = subprocess.Popen(
-            [
-                str(HELPER),
-                "--plan",
-                str(plan_fd),
-                "--control",
-                str(control_read),
-                "--events",
-                str(events_write),
-                "--",
-                *command,
-            ],
-            env=dict(env),
-            cwd=workload.cwd,
-            pass_fds=(plan_fd, control_read, events_write, *pass_fds),
-            **streams,
+            [str(HELPER), *map(str, arguments), *command],
+            pass_fds=(plan, control_read, events_write, *pass_fds),
+            **options,
         )
     except BaseException:
         os.close(control)
         os.close(events)
-        group.close()
         raise
     finally:
-        for fd in (plan_fd, control_read, events_write):
+        for fd in (plan, control_read, events_write):
             os.close(fd)
-    return Process(
-        workload, popen=popen, control=control, events=events, group=group, **about
-    )
+    return popen, control, events
 
 
 def _supervised_limits(

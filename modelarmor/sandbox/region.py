@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 #: a directory with more entries than this is left whole: each entry costs a kernel rule
 MAX_ENTRIES = 20_000
@@ -91,7 +92,7 @@ class Region:
 
     def _visit(self, at: str, inherited: bool, found: list[str]) -> None:
         label = self.trees.get(at, inherited)
-        if at in self.paths and not os.path.isdir(at or "/"):
+        if at in self.paths and not Path(at or "/").is_dir():
             label = self.paths[at]
         if at in self.forced:
             found.append(at or "/")

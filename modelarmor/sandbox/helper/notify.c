@@ -426,7 +426,12 @@ static bool may_alias(const struct plan *plan, struct task *task, const struct r
 	}
 	if (!S_ISREG(st->st_mode))
 		return true;
-	struct verdict run = notify_judge(plan, task, OP_EXEC, old->path, object);
+	/* By its rules only: that /dev/shm is no place to execute from stays true of the new name. */
+	task->inode_fd = object;
+	struct operation execution = {.kind = OP_EXEC, .path = old->path, .source = task_exe(task),
+				      .parent = task_parent_exe(task), .owner = task_owner,
+				      .tty = task_tty, .args = task_args, .context = task};
+	struct verdict run = plan_decide(plan, &execution);
 	if (!run.allow && !run.posture) {
 		notify_report(plan, task, &run, "File", old->path, "renames=blocked-executable");
 		notify_reply(task->listener, task->id, EACCES, 0);

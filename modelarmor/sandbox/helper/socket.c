@@ -340,15 +340,14 @@ static void handle_bind(const struct plan *plan, struct task *task, const __u64 
 	if (fd < 0) {
 		notify_continue(task->listener, task->id);
 	} else {
-		if (path) { /* by name in the very directory that was judged */
-			snprintf(to.un.sun_path, sizeof to.un.sun_path, "%.100s", at.name);
-			length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
-					     strlen(to.un.sun_path) + 1);
-			task_status(task);
-			umask((mode_t)task->umask);
-		}
+		/* With the address as it was given, since getsockname() returns it: a path that is moved
+		 * in between is held by Landlock's "make socket" alone. */
+		char cwd[64];
+		snprintf(cwd, sizeof cwd, "/proc/%d/cwd", task->pid);
+		task_status(task);
+		umask((mode_t)task->umask);
 		int failed = -1, error = EACCES;
-		if (task_assume(task) && (!path || fchdir(at.parent) == 0))
+		if (task_assume(task) && (!path || chdir(cwd) == 0))
 			failed = bind(fd, &to.any, length);
 		if (failed)
 			error = errno;
