@@ -1,8 +1,8 @@
 """A control group for one workload, where one can be made: exact limits, enforced by the kernel.
 
 Version 2 as systemd delegates it to users and containers, and version 1 as old hosts still mount
-it. A process stays where it is; the group is made beside its own (or below it, in version 1), and the
-workload's first process joins. Where nothing can be made the supervisor limits instead.
+it. A process stays where it is; the group is made beside its own (or below it, in version 1), and
+the workload's first process joins. Where nothing can be made the supervisor limits instead.
 """
 
 from __future__ import annotations

@@ -137,20 +137,23 @@ def _workload(arguments: argparse.Namespace, command: list[str], scratch: Path) 
             name, command, policies, posture or Posture(), network or Egress.unrestricted(),
             capabilities=capabilities, cwd=workspace,
         )  # fmt: skip
+    prefix = Path(os.environ.get("VIRTUAL_ENV") or sys.prefix)
     profile = profiles.load(
         arguments.profile or "notebook",
         workspace=workspace,
         home=Path.home(),
         tmp=scratch,
-        prefix=Path(os.environ.get("VIRTUAL_ENV") or sys.prefix),
+        prefix=prefix,
     )
+    # `python` is the one whose environment the profile grants, not a shim in the home directory.
+    path = os.pathsep.join((str(prefix / "bin"), os.environ.get("PATH", os.defpath)))
     return replace(
         Workload(name, command, [*profile.policies, *policies], profile.posture, profile.network),
         posture=posture or profile.posture,
         network=network or profile.network,
         resources=profile.resources,
         capabilities=capabilities,
-        env=profile.environ(os.environ),
+        env=profile.environ({**os.environ, "PATH": path}),
         cwd=workspace,
     )
 

@@ -145,11 +145,7 @@ def _add_baseline(region: Region, right: str) -> None:
             region.paths.setdefault(path, True)
     for directory in (*devices, *(reads if right == "read" else ())):
         key = directory.rstrip("/")
-        at, granted = key, False
-        while at and not granted:
-            at = at.rpartition("/")[0]
-            granted = region.trees.get(at, False)
-        if not granted and key not in region.trees and not Path(key).is_symlink():
+        if not region.holds(key) and key not in region.trees and not Path(key).is_symlink():
             if directory in decide.BASELINE_TREES or directory in devices:
                 region.tree(directory, True)
             else:
@@ -226,10 +222,29 @@ class _Planner:
                 _add_baseline(region, right)
         _add_rules(execute, self.process, "execute", programs)
         self._files_that_must_not_run(execute)
+        started = self._command_files()
         if programs:
-            for path in (*_loaders(), *self._command_files()):
+            for path in (*_loaders(), *started):
                 execute.paths.setdefault(path, True)
+        if files:
+            self._open_for_execution(read, execute, started)
         return read, write, execute
+
+    def _open_for_execution(self, read: Region, execute: Region, started: Sequence[str]) -> None:
+        """Landlock wants a file to be readable that is executed; the policy asks only for the one.
+
+        What may run and may not be read is granted to read, and left to the supervisor to withhold.
+        """
+        for path in started:
+            read.paths.setdefault(path, True)
+        if execute.default:
+            places = [*_SYSTEM, *execute.forced]
+        else:
+            places = [path for path, label in execute.trees.items() if label]
+            places += [*execute.forced, *(p for p, label in execute.paths.items() if label)]
+        for place in places:
+            if not read.holds(place) and not Path(place).is_symlink():
+                read.force(place)
 
     def _files_that_must_not_run(self, execute: Region) -> None:
         """A bare file Block refuses execution too; an Allow inside of it makes that conditional."""
@@ -412,7 +427,7 @@ class _Planner:
         action = rule.outcome.action
         if isinstance(rule, DnsRule):
             number = self._add(policy, rule, "supervised", "approximate",
-                               "plain DNS over UDP and TCP port 53; the query lies in memory")  # fmt: skip
+                               "plain DNS to port 53; the query lies in memory")  # fmt: skip
             domain = rule.domain.lower().strip(".")
             self._record(number, "dns", "domain", action, "", domain, rule.from_source)
             return

@@ -54,6 +54,15 @@ class Region:
         self.forced.add(directory.rstrip("/"))
         self.exact = False
 
+    def holds(self, path: str) -> bool:
+        """Whether the rules so far grant a path, looking at those above it alone."""
+        if path in self.paths:
+            return self.paths[path]
+        at = path.rstrip("/")
+        while at not in self.trees and at:
+            at = at.rpartition("/")[0]
+        return self.trees.get(at, self.default)
+
     @property
     def restricts(self) -> bool:
         """Whether the right is withheld anywhere."""
