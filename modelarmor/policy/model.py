@@ -121,6 +121,16 @@ class PresetRule(Rule):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRule(Rule):
+    """``matchDevice`` of a host policy: a USB device; what is ``None`` matches any."""
+
+    device_class: str = ""
+    sub_class: int | None = None
+    protocol: int | None = None
+    level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Expression:
     key: str
     operator: Literal["In", "NotIn"]
@@ -151,6 +161,8 @@ class Policy:
     capabilities: tuple[CapabilityRule, ...] = ()
     syscalls: tuple[SyscallRule, ...] = ()
     presets: tuple[PresetRule, ...] = ()
+    #: host policies only
+    device: tuple[DeviceRule, ...] = ()
     #: raw AppArmor text; AppArmor enforcer only
     apparmor: str = ""
     #: spec-level outcome, before any rule overrides it
