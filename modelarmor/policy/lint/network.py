@@ -1,0 +1,286 @@
+"""Network, capability, syscall and preset rules that do something else than their words say.
+
+Facts: KubeArmor v1.7.4, ``KubeArmor/BPF/enforcer.bpf.c`` (match_net_rules),
+``KubeArmor/enforcer/bpflsm/hostRulesHandling.go``, ``KubeArmor/presets``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Final
+
+from modelarmor.policy.lint.finding import (
+    APPARMOR,
+    BPF_LSM,
+    EVERYWHERE,
+    KUBEARMOR,
+    Check,
+    Finding,
+    Subject,
+    found,
+)
+from modelarmor.policy.model import PRESETS, PROTOCOLS, DnsRule, Policy, PresetRule, ProtocolRule
+
+_UNIX = Check(
+    "MA401", "protocol-covers-unix-sockets", "error", EVERYWHERE,
+    "The address family is not looked at: tcp is every stream socket with protocol 0 or TCP, "
+    "AF_UNIX and socketpair() included, and loopback is not exempt. A Jupyter kernel dies of it: "
+    "asyncio wakes itself through an AF_UNIX socketpair, and ZeroMQ uses stream sockets.",
+)  # fmt: skip
+_LACKS = Check(
+    "MA402", "network-allow-list-lacks-protocol", "warning", EVERYWHERE,
+    "A network Allow rule makes an allow-list of all protocols: under posture block each that is "
+    "not named is refused. Without tcp no socketpair works, without udp no name is resolved.",
+)  # fmt: skip
+_NO_ADDRESS = Check(
+    "MA403", "protocol-has-no-address", "note", EVERYWHERE,
+    "A protocol rule knows neither addresses nor ports: an Allow of tcp permits every host, the "
+    "cloud's metadata service among them.",
+)  # fmt: skip
+_ALL = Check(
+    "MA404", "protocol-all-costs-seven", "note", (BPF_LSM,),
+    "protocol: all is written as seven of the 256 entries, for each source.",
+)  # fmt: skip
+_DNS = Check(
+    "MA405", "dns-rule-is-evaded", "warning", (BPF_LSM,),
+    "DNS rules look at UDP packets to port 53. DNS over HTTPS, TLS or TCP and a connection to an "
+    "address are not covered.",
+)  # fmt: skip
+_DNS_LENGTH = Check(
+    "MA406", "domain-too-long", "error", (BPF_LSM,),
+    "DNS rules compare at most 10 labels and a name of at most 63 characters.",
+)  # fmt: skip
+_HOST_CAPABILITY = Check(
+    "MA407", "host-capabilities-not-enforced", "error", (BPF_LSM,),
+    "The BPF-LSM enforcer copies process, file and network rules of a host policy, and leaves "
+    "capabilities out.",
+)  # fmt: skip
+_HOST_SOURCE = Check(
+    "MA408", "host-rule-without-source", "error", KUBEARMOR,
+    "In a KubeArmorHostPolicy the schema requires fromSource for network and capability rules.",
+)  # fmt: skip
+_UNKNOWN_PRESET = Check(
+    "MA409", "unknown-preset", "error", EVERYWHERE,
+    "The schema does not restrict the name of a preset, and KubeArmor ignores one it does not "
+    "know. Some of its documents say anonMapExec; the code's name is anonymousMapExec.",
+)  # fmt: skip
+_JIT = Check(
+    "MA410", "preset-breaks-jit", "warning", (BPF_LSM, "sandbox"),
+    "anonymousMapExec refuses executable anonymous memory, which numba, torch.compile, JAX and "
+    "libffi's closures need. Memory that is made executable later (mprotect) it does not see.",
+)  # fmt: skip
+_PRESET_ACTION = Check(
+    "MA411", "preset-does-not-inherit", "warning", EVERYWHERE,
+    "A preset does not inherit the policy's action: without an action of its own, and with any "
+    "but Audit, it blocks.",
+)  # fmt: skip
+_SYSCALL = Check(
+    "MA412", "syscalls-never-block", "warning", EVERYWHERE,
+    "Syscall rules only audit, whatever action they name.",
+)  # fmt: skip
+_ICMPV6 = Check(
+    "MA413", "icmpv6-on-apparmor", "note", (APPARMOR,),
+    "AppArmor treats icmpv6 as icmp; BPF-LSM tells them apart.",
+)  # fmt: skip
+_UNKNOWN_NAME = Check(
+    "MA414", "unknown-name", "error", EVERYWHERE,
+    "A protocol or capability that the enforcer does not know is left out without a word.",
+)  # fmt: skip
+
+CHECKS = (
+    _UNIX, _LACKS, _NO_ADDRESS, _ALL, _DNS, _DNS_LENGTH, _HOST_CAPABILITY, _HOST_SOURCE,
+    _UNKNOWN_PRESET, _JIT, _PRESET_ACTION, _SYSCALL, _ICMPV6, _UNKNOWN_NAME,
+)  # fmt: skip
+
+_STREAMS: Final = frozenset({"tcp", "stream", "all"})
+_DATAGRAMS: Final = frozenset({"udp", "dgram", "all"})
+_MAX_LABELS: Final = 10
+_MAX_DOMAIN: Final = 63
+#: linux/capability.h as of Linux 6.18, without CAP_
+_CAPABILITIES: Final = frozenset({
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid",
+    "setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw",
+    "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct",
+    "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod",
+    "lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
+    "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
+})  # fmt: skip
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Findings on everything but paths."""
+    yield from _allow_list(subject)
+    for policy in subject.policies:
+        for rule in policy.network:
+            if isinstance(rule, ProtocolRule):
+                yield from _protocol(policy, rule)
+            else:
+                yield from _domain(policy, rule)
+        yield from _capabilities(policy)
+        for index, preset in enumerate(policy.presets):
+            yield from _preset(policy, preset, _states_action(policy, index))
+        for call in policy.syscalls:
+            if call.outcome.action != "Audit":
+                yield found(
+                    _SYSCALL, policy, call,
+                    f"{', '.join(call.syscalls)}: {call.outcome.action} has no effect on a system"
+                    " call, it is audited",
+                    "state action: Audit, and keep the files or capabilities behind it by rules",
+                )  # fmt: skip
+
+
+def _allow_list(subject: Subject) -> Iterator[Finding]:
+    if subject.posture and subject.posture.network == "audit":
+        return
+    protocols = [
+        (policy, rule)
+        for policy in subject.policies
+        for rule in policy.network
+        if isinstance(rule, ProtocolRule) and rule.outcome.action == "Allow"
+    ]
+    if not protocols:
+        return
+    named = {rule.protocol for _, rule in protocols}
+    policy, first = protocols[0]
+    for any_of, name, effect in (
+        (_STREAMS, "tcp", "no TCP connection and no AF_UNIX socketpair, so no Jupyter kernel"),
+        (_DATAGRAMS, "udp", "no name resolution"),
+    ):
+        if not named & any_of:
+            yield found(
+                _LACKS, policy, first,
+                f"the allow-list does not name {name}: under posture block there is {effect}",
+                f"add protocol: {name}, or drop the allow-list and Block what must not be used",
+            )  # fmt: skip
+
+
+def _protocol(policy: Policy, rule: ProtocolRule) -> Iterator[Finding]:
+    action, protocol = rule.outcome.action, rule.protocol
+    if protocol not in PROTOCOLS:
+        yield found(
+            _UNKNOWN_NAME, policy, rule,
+            f"KubeArmor knows no protocol {protocol!r}",
+            _nearest(protocol, PROTOCOLS),
+        )  # fmt: skip
+    if action == "Block" and protocol in _STREAMS | _DATAGRAMS:
+        stream = protocol in _STREAMS
+        kind = "stream" if stream else "datagram"
+        yield found(
+            _UNIX, policy, rule,
+            f"Block of {protocol} refuses AF_UNIX {kind} sockets and loopback too"
+            + (": a Jupyter kernel does not start" if stream else ""),
+            "limit egress by a Kubernetes NetworkPolicy (addresses and ports) instead",
+            "error" if stream and _may_be_python(rule) else "warning",
+        )  # fmt: skip
+    if action == "Allow" and protocol in {"tcp", "udp", "all", "stream", "dgram"}:
+        yield found(
+            _NO_ADDRESS, policy, rule,
+            f"Allow of {protocol} permits every address and port",
+            "state the hosts and ports in a Kubernetes NetworkPolicy beside this policy",
+        )  # fmt: skip
+    if protocol == "all" and action != "Audit":
+        yield found(
+            _ALL, policy, rule,
+            f"protocol all takes {7 * max(1, len(rule.from_source))} of the 256 entries",
+            "name the protocols that matter",
+        )  # fmt: skip
+    if protocol == "icmpv6":
+        yield found(
+            _ICMPV6, policy, rule, "on AppArmor this rule means icmp", "state a rule for each"
+        )
+    yield from _host_source(policy, rule, rule.from_source, f"protocol {protocol}")
+
+
+def _may_be_python(rule: ProtocolRule) -> bool:
+    return not rule.from_source or any("python" in source for source in rule.from_source)
+
+
+def _host_source(
+    policy: Policy, rule: ProtocolRule | DnsRule, sources: tuple[str, ...], what: str
+) -> Iterator[Finding]:
+    if policy.kind == "KubeArmorHostPolicy" and not sources:
+        yield found(
+            _HOST_SOURCE, policy, rule,
+            f"{what} in a host policy has no fromSource, so the cluster refuses the policy",
+            "name the executables that it is about",
+        )  # fmt: skip
+
+
+def _domain(policy: Policy, rule: DnsRule) -> Iterator[Finding]:
+    labels = rule.domain.strip(".").count(".") + 1
+    if labels > _MAX_LABELS or len(rule.domain) > _MAX_DOMAIN:
+        yield found(
+            _DNS_LENGTH, policy, rule,
+            f"{rule.domain} has {labels} labels and {len(rule.domain)} characters;"
+            f" {_MAX_LABELS} and {_MAX_DOMAIN} are compared",
+            "name a parent domain",
+        )  # fmt: skip
+    yield found(
+        _DNS, policy, rule,
+        f"{rule.domain} can still be asked for over TCP, TLS or HTTPS, or reached by its address",
+        "limit egress by a NetworkPolicy that permits only your resolver and the hosts needed",
+        None if rule.outcome.action == "Block" else "note",
+    )  # fmt: skip
+    yield from _host_source(policy, rule, rule.from_source, f"domain {rule.domain}")
+
+
+def _capabilities(policy: Policy) -> Iterator[Finding]:
+    for rule in policy.capabilities:
+        if rule.capability not in _CAPABILITIES:
+            yield found(
+                _UNKNOWN_NAME, policy, rule,
+                f"Linux has no capability {rule.capability!r}",
+                _nearest(rule.capability, _CAPABILITIES),
+            )  # fmt: skip
+        if policy.kind != "KubeArmorHostPolicy":
+            continue
+        yield found(
+            _HOST_CAPABILITY, policy, rule,
+            f"{rule.capability} in a host policy is not enforced by BPF-LSM",
+            "drop it in the unit (CapabilityBoundingSet) or the pod (securityContext)",
+        )  # fmt: skip
+        if not rule.from_source:
+            yield found(
+                _HOST_SOURCE, policy, rule,
+                f"capability {rule.capability} in a host policy has no fromSource,"
+                " so the cluster refuses the policy",
+                "name the executables that it is about",
+            )  # fmt: skip
+
+
+def _nearest(name: str, known: tuple[str, ...] | frozenset[str]) -> str:
+    close = difflib.get_close_matches(name.lower()[:40], sorted(known), 1)
+    return f"did you mean {close[0]}?" if close else f"one of {', '.join(sorted(known))}"
+
+
+def _states_action(policy: Policy, index: int) -> bool:
+    """Whether the document itself gives the preset an action; unknown counts as yes."""
+    spec = policy.source.get("spec")
+    presets = spec.get("presets") if isinstance(spec, dict) else None
+    if not isinstance(presets, list) or index >= len(presets):
+        return True
+    entry = presets[index]
+    return not isinstance(entry, dict) or bool(entry.get("action"))
+
+
+def _preset(policy: Policy, preset: PresetRule, states_action: bool) -> Iterator[Finding]:
+    if preset.name not in PRESETS:
+        alias = preset.name.lower().startswith("anon")
+        yield found(
+            _UNKNOWN_PRESET, policy, preset,
+            f"there is no preset {preset.name!r}, and KubeArmor ignores it without a word",
+            "did you mean anonymousMapExec?" if alias else _nearest(preset.name, PRESETS),
+        )  # fmt: skip
+    if preset.name == "anonymousMapExec" and preset.outcome.action != "Audit":
+        yield found(
+            _JIT, policy, preset,
+            "anonymousMapExec stops programs that compile at run time (numba, torch.compile, JAX)",
+            "set action: Audit for the preset where such programs run",
+        )  # fmt: skip
+    if preset.outcome.action != "Audit" and policy.outcome.action != "Block" and not states_action:
+        yield found(
+            _PRESET_ACTION, policy, preset,
+            f"the policy's action is {policy.outcome.action}, but preset {preset.name} blocks",
+            "state action: Audit (or Block) on the preset itself",
+        )  # fmt: skip
