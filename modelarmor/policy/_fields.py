@@ -77,6 +77,8 @@ class Fields:
 
     def problem(self, name: str, what: str, cure: str = "") -> None:
         """Report ``what`` is wrong with the field, at its place if it has one."""
+        if not isinstance(self.node.value, dict):
+            return  # that there are no fields has been said
         node = self._values.get(name)
         self._log.add(node.place if node else self.place, self.field(name), what, cure)
 
