@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from modelarmor.policy.document import inspect
 from modelarmor.policy.lint import CHECKS, Finding, as_sarif, as_text, entry_cost, lint
 from modelarmor.policy.model import (
     CapabilityRule,
+    Outcome,
     PathRule,
     Policy,
     Posture,
@@ -478,3 +480,18 @@ def test_lint_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     entries = json.loads(capsys.readouterr().out)
     assert {"rule", "name", "severity", "file", "line", "cure", "enforcers"} <= entries[0].keys()
     assert entries[0]["file"] == str(file)
+
+
+def test_a_policy_of_many_rules_takes_time_in_proportion() -> None:
+    def measure(count: int) -> float:
+        rules = tuple(
+            PathRule(Outcome("Allow"), value=f"/bin/{n // 2}", match="path") for n in range(count)
+        )
+        policy = Policy("KubeArmorPolicy", "p", file=rules, process=rules)
+        began = time.process_time()
+        assert ids(lint([policy])) >= {"MA201", "MA305"}
+        return time.process_time() - began
+
+    measure(100)  # imports and caches
+    # Quadratic would be sixty-four times as long.
+    assert measure(4_000) < 30 * max(measure(500), 0.01)

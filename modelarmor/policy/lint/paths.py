@@ -111,10 +111,11 @@ _PYTHON_VERSION: Final = re.compile(r"/python3\.\d+$")
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Findings on what a rule's path and sources really are."""
+    listed = {_listing(item.section, item.rule.value, item.rule) for item in subject.path_rules()}
     for located in subject.path_rules():
         yield from _shape(located)
-        yield from _symlink(subject, located)
-        yield from _named(subject, located)
+        yield from _symlink(located, listed)
+        yield from _named(located, listed)
     for policy in subject.policies:
         for rule in (*policy.process, *policy.file, *policy.network, *policy.capabilities):
             for source in rule.from_source:
@@ -129,6 +130,11 @@ def check(subject: Subject) -> Iterator[Finding]:
                 "fromSource of a process rule names the parent, not the program that is executed",
                 "name the program that starts it; for programs that replace themselves name both",
             )  # fmt: skip
+
+
+def _listing(section: str, value: str, rule: Rule) -> tuple[str, str, str]:
+    """What tells whether the same is said of a path elsewhere."""
+    return section, value, rule.outcome.action
 
 
 def _shape(located: Located) -> Iterator[Finding]:
@@ -160,7 +166,7 @@ def _merged(path: str) -> str:
     return "/usr" + path if _MERGED.match(path) else path
 
 
-def _symlink(subject: Subject, located: Located) -> Iterator[Finding]:
+def _symlink(located: Located, listed: set[tuple[str, str, str]]) -> Iterator[Finding]:
     policy, rule = located.policy, located.rule
     if rule.match not in ("path", "directory"):
         return
@@ -169,10 +175,7 @@ def _symlink(subject: Subject, located: Located) -> Iterator[Finding]:
     ):  # fmt: skip
         if target != rule.value and target.rstrip("/") != rule.value.rstrip("/"):
             # A policy for many distributions lists both names, as it should.
-            if not any(
-                other.rule.value == target and other.rule.outcome.action == rule.outcome.action
-                for other in subject.path_rules(located.section)
-            ):
+            if _listing(located.section, target, rule) not in listed:
                 yield found(
                     _SYMLINK, policy, rule,
                     f"{rule.value} is {target} {where}, and the rule does not match that",
@@ -216,16 +219,13 @@ def _source(policy: Policy, rule: Rule, source: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _named(subject: Subject, located: Located) -> Iterator[Finding]:
+def _named(located: Located, listed: set[tuple[str, str, str]]) -> Iterator[Finding]:
     policy, rule, section = located.policy, located.rule, located.section
     data = rule.match == "path" and (
         _DATA_FILE.search(rule.value) or _DATA_SUFFIX.search(rule.value) or is_data(rule.value)
     )
     # Listing a file under both sections is thorough, not mistaken.
-    covered = any(
-        other.rule.value == rule.value and other.rule.outcome.action == rule.outcome.action
-        for other in subject.path_rules("file")
-    )
+    covered = _listing("file", rule.value, rule) in listed
     if section == "process" and data and not covered:
         effect = {
             "Block": "nobody is kept from reading or writing it",

@@ -213,24 +213,25 @@ def _effect(rule: PathRule) -> tuple[object, ...]:
 
 
 def _same_keys(subject: Subject) -> Iterator[Finding]:
-    seen: dict[tuple[str, ...], list[Located]] = defaultdict(list)
-    reported: set[tuple[int, int]] = set()
+    # For each key the first rule of each effect: enough to report every later one once or twice,
+    # and a policy that repeats a rule ten thousand times costs no more than one that does not.
+    seen: dict[tuple[str, ...], dict[tuple[object, ...], Located]] = defaultdict(dict)
     for item in subject.path_rules():
         rule = item.rule
         if rule.outcome.action == "Audit":
             continue  # audit rules are not in the enforcer's table
+        clashing: dict[int, Located] = {}
         for source in rule.from_source or ("",):
             names = [rule.value]
             if rule.match == "directory":
                 names.append(rule.value.rstrip("/"))
             for name in filter(None, names):
-                key = (item.section, name, source)
-                for earlier in seen[key]:
-                    pair = (id(earlier.rule), id(rule))
-                    if pair not in reported:
-                        reported.add(pair)
-                        yield from _same_key(earlier, item)
-                seen[key].append(item)
+                firsts = seen[item.section, name, source]
+                clashing |= {id(first.rule): first for first in firsts.values()}
+                firsts.setdefault((rule.match, rule.recursive, *_effect(rule)), item)
+        for earlier in clashing.values():
+            if earlier.rule is not rule:
+                yield from _same_key(earlier, item)
 
 
 def _same_key(earlier: Located, later: Located) -> Iterator[Finding]:
