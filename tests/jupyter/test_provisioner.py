@@ -85,7 +85,7 @@ def test_an_interrupt_stops_a_cell_and_not_the_kernel(kernel: StartKernel) -> No
 def test_a_restart_keeps_the_profile_the_directory_and_the_record(kernel: StartKernel) -> None:
     async def main() -> None:
         async with kernel() as k:
-            k.provisioner.recorder.append(Alert(Operation="File"))
+            seq = k.provisioner.recorder.append(Alert(PolicyName="before"))
             before = (k.provisioner.loaded_profile, k.manager.connection_file)
             await k.run("x = 1")
             for now in (False, True):
@@ -94,8 +94,9 @@ def test_a_restart_keeps_the_profile_the_directory_and_the_record(kernel: StartK
 
                 assert "NameError" in await k.run("print(x)")
                 assert (k.provisioner.loaded_profile, k.manager.connection_file) == before
-                assert k.provisioner.recorder.counts.by_operation["File"] >= 1
-                assert k.provisioner.recorder.after(0).alerts[0][1].Operation == "File"
+                assert k.provisioner.recorder.counts.by_policy["before"] == 1
+                page = k.provisioner.recorder.after(seq - 1)
+                assert page.alerts[0] == (seq, Alert(PolicyName="before"))
 
     asyncio.run(main())
 
