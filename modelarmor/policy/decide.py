@@ -51,8 +51,8 @@ This is how KubeArmor's BPF-LSM enforcer decides (``KubeArmor/BPF/enforcer_path.
 ``shared.h``, v1.7.4), with these deliberate differences, all of which `modelarmor.policy.lint`
 reports: it lets the last writer win on the same key, lets a recursive directory shadow a deeper one
 that is not, ignores patterns, cuts paths at 199 and directories at 64 characters, holds 256
-entries, refuses a non-owner by an Allow with ``ownerOnly`` even under posture ``audit``, and has no
-baseline. As there, a protocol rule disregards the address family: ``tcp`` covers every stream
+entries, refuses a non-owner by an Allow with ``ownerOnly`` even under posture ``audit``, does not
+know Multipath TCP as TCP, and has no baseline. As there, a protocol rule disregards the address family: ``tcp`` covers every stream
 socket with protocol 0 or TCP, AF_UNIX included.
 """
 
@@ -133,6 +133,8 @@ _SHARED_MEMORY: Final = ("/dev/shm/", "/run/shm/")
 _PROTOCOL_NAMES: Final = {
     "0": "", "ip": "", "1": "icmp", "6": "tcp", "17": "udp", "33": "dccp", "58": "icmpv6",
     "ipv6-icmp": "icmpv6", "132": "sctp",
+    # Multipath TCP is TCP by another number: a rule for the one must not be a way round by the other.
+    "262": "tcp", "mptcp": "tcp",
 }  # fmt: skip
 
 

@@ -237,8 +237,9 @@ class _Planner:
         """
         for path in started:
             read.paths.setdefault(path, True)
-        if execute.default:
+        if execute.default:  # any program; those that a rule names as its source, wherever they lie
             places = [*_SYSTEM, *execute.forced]
+            places += sorted({source for rule in self.file for source in rule.from_source})
         else:
             places = [path for path, label in execute.trees.items() if label]
             places += [*execute.forced, *(p for p, label in execute.paths.items() if label)]

@@ -12,6 +12,8 @@
 #include <time.h>
 
 enum { WATCH_MS = 250, FLUSH_MS = 50 };
+/* What the supervisor gets when the guard dies: a signal that nobody else has a use for. */
+enum { GUARD_GONE = SIGPWR };
 
 /* Between supervisor and child until the command runs: after its filter is on, the child can make no
  * system call but the exec, so it leaves word in memory. */
@@ -180,10 +182,13 @@ static int supervise(int listener, int control, int signals) {
 			break;
 		if (fds[2].revents) {
 			struct signalfd_siginfo info;
+			bool alone = false;
 			while (read(signals, &info, sizeof info) == sizeof info)
-				if (info.ssi_signo != SIGCHLD && info.ssi_code <= 0)
+				if (info.ssi_signo == GUARD_GONE)
+					alone = true;
+				else if (info.ssi_signo != SIGCHLD && info.ssi_code <= 0)
 					kill(child, (int)info.ssi_signo); /* the guard passes it on */
-			if (reap(&status))
+			if (reap(&status) || alone)
 				break;
 		}
 		int64_t now = report_pending() || watched ? milliseconds() : 0;
@@ -212,7 +217,7 @@ static int supervisor(char **argv, int control, int signals, pid_t outside) {
 	char error[512] = "";
 	/* A group of its own: a signal to the command's group is not meant for us. */
 	setpgid(0, 0);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_PDEATHSIG, GUARD_GONE);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	path_protect(getppid(), getpid());
 	task_identities(plan.keep_caps);

@@ -278,6 +278,44 @@ static void expect_exec(struct task *task, int fd) {
 	exec->until.tv_sec += 2;
 }
 
+/* Looks at what runs where an exec was let through, and ends it if the policy refuses that. False
+ * while the exec has not happened. */
+static bool exec_settled(const struct plan *plan, const struct pending_exec *exec) {
+	struct stat st;
+	char link[64];
+	snprintf(link, sizeof link, "/proc/%d/exe", exec->pid);
+	autoclose int fd = open(link, O_PATH | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || (st.st_ino == exec->ino && st.st_dev == exec->dev))
+		return true;
+	if (st.st_ino == exec->before)
+		return false;
+	struct task task;
+	task_init(&task, -1, 0, exec->pid);
+	task.inode_fd = fd;
+	struct operation op = {.kind = OP_EXEC, .path = task_exe(&task), .source = "",
+			       .parent = task_parent_exe(&task), .owner = task_owner,
+			       .tty = task_tty, .args = task_args, .context = &task};
+	struct verdict verdict = plan_decide(plan, &op);
+	if (!verdict.allow) {
+		notify_report(plan, &task, &verdict, "Process", task.exe,
+			      "syscall=SYS_EXECVE ended=after-exec");
+		kill(exec->pid, SIGKILL);
+	}
+	return true;
+}
+
+/* A process that asks for another exec has its last one behind it: what runs then is no surprise. */
+static void settle_execs_of(const struct plan *plan, pid_t pid) {
+	for (int i = 0; i < n_pending;) {
+		if (pending[i].pid == pid) {
+			exec_settled(plan, &pending[i]);
+			pending[i] = pending[--n_pending];
+		} else {
+			i++;
+		}
+	}
+}
+
 /* Looks at the execs let through; returns the milliseconds until it wants to look again, -1 never. */
 int notify_tick(const struct plan *plan) {
 	struct timespec now;
@@ -285,30 +323,7 @@ int notify_tick(const struct plan *plan) {
 		return -1;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	for (int i = 0; i < n_pending;) {
-		struct pending_exec *exec = &pending[i];
-		struct stat st;
-		char link[64];
-		snprintf(link, sizeof link, "/proc/%d/exe", exec->pid);
-		bool gone = stat(link, &st) < 0;
-		bool ran = !gone && (st.st_dev != exec->dev || st.st_ino != exec->ino) &&
-			   st.st_ino != exec->before;
-		bool done = gone || (st.st_ino == exec->ino && st.st_dev == exec->dev) ||
-			    now.tv_sec > exec->until.tv_sec;
-		if (ran) {
-			struct task task;
-			task_init(&task, -1, 0, exec->pid);
-			struct operation op = {.kind = OP_EXEC, .path = task_exe(&task), .source = "",
-					       .parent = task_parent_exe(&task), .owner = task_owner,
-					       .tty = task_tty, .args = task_args, .context = &task};
-			struct verdict verdict = plan_decide(plan, &op);
-			if (!verdict.allow) {
-				notify_report(plan, &task, &verdict, "Process", task.exe,
-					      "syscall=SYS_EXECVE ended=after-exec");
-				kill(exec->pid, SIGKILL);
-			}
-			done = true;
-		}
-		if (done)
+		if (exec_settled(plan, &pending[i]) || now.tv_sec > pending[i].until.tv_sec)
 			pending[i] = pending[--n_pending];
 		else
 			i++;
@@ -344,6 +359,10 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 	}
 	task->argv = argv;
 	bool enforce = plan->modes[TRAP_EXEC] == MODE_ENFORCE, good = true;
+	if (n_pending) {
+		task_status(task);
+		settle_execs_of(plan, task->tgid);
+	}
 	for (int depth = 0; good && depth < 5; depth++) {
 		path_resolve(task, dirfd, path,
 			     flags & AT_SYMLINK_NOFOLLOW ? RESOLVE_LINK : RESOLVE_FOLLOW, &at);
@@ -364,7 +383,7 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 			notify_report(plan, task, &verdict, "Process", resource, "syscall=SYS_EXECVE");
 		}
 		good = verdict.allow;
-		if (good && enforce)
+		if (good && enforce && !first)
 			expect_exec(task, at.fd);
 		interpreter_of(at.fd, script);
 		path_release(&at);

@@ -185,8 +185,10 @@ int task_cmdline(pid_t pid, char *to, size_t size) {
 bool task_owner(void *context) {
 	struct task *task = context;
 	struct stat st;
+	if (task->inode_fd < 0) /* what does not exist yet belongs to who would make it */
+		return true;
 	task_status(task);
-	return task->inode_fd >= 0 && fstat(task->inode_fd, &st) == 0 && st.st_uid == task->fsuid;
+	return fstat(task->inode_fd, &st) == 0 && st.st_uid == task->fsuid;
 }
 
 bool task_tty(void *context) {

@@ -290,7 +290,8 @@ static bool protocol_match(const char *name, const struct operation *op) {
 	if (!strcmp(name, "all"))
 		return true;
 	if (!strcmp(name, "tcp"))
-		return type == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP);
+		return type == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP ||
+					       protocol == 262 /* IPPROTO_MPTCP, 5.6 */);
 	if (!strcmp(name, "udp"))
 		return type == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP);
 	if (!strcmp(name, "icmp"))

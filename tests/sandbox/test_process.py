@@ -1,0 +1,346 @@
+"""A confined process: what is enforced, what is reported, how it ends, and that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modelarmor.sandbox import Egress, Resources, Sandbox, Workload
+from modelarmor.sandbox.process import CannotConfine
+from tests.sandbox.support import confined, policy
+
+PYTHON = os.path.realpath(sys.executable)
+
+
+def python(code: str) -> list[str]:
+    return [PYTHON, "-c", textwrap.dedent(code)]
+
+
+def test_a_blocked_file_is_refused_and_reported_in_kubearmors_words(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("content")
+    rules = policy(f"  file: {{matchPaths: [{{path: {secret}}}]}}\n  action: Block\n")
+    outcome = confined(["cat", str(secret)], rules)
+    assert outcome.status == 1
+    assert "Permission denied" in outcome.output
+    assert "content" not in outcome.output
+    [alert] = outcome.alerts
+    assert alert.PolicyName == "test-policy"
+    assert (alert.Action, alert.Result) == ("Block", "Permission denied")
+    assert (alert.Severity, alert.Message, alert.Tags) == ("7", "a test's rule", "TAG")
+    assert (alert.Operation, alert.Resource) == ("File", str(secret))
+    assert alert.Source.endswith(f"cat {secret}")
+    assert alert.ProcessName.endswith("/cat")
+    assert alert.Enforcer == "ModelArmor"
+
+
+def test_a_blocked_program_does_not_run() -> None:
+    true = os.path.realpath("/bin/true")
+    rules = policy(f"  process: {{matchPaths: [{{path: {true}}}]}}\n  action: Block\n")
+    outcome = confined(["sh", "-c", f"{true} && echo ran"], rules)
+    assert "ran" not in outcome.output
+    assert outcome.resources("Process") == [true]
+
+
+def test_an_allow_list_refuses_the_rest_by_the_default_posture(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/file").write_text("inside")
+    (tmp_path / "out").write_text("outside")
+    rules = policy(
+        f"  file: {{matchDirectories: [{{dir: {tmp_path}/in/, recursive: true}}]}}\n"
+        "  action: Allow\n"
+    )
+    outcome = confined(["cat", f"{tmp_path}/in/file", f"{tmp_path}/out"], rules)
+    assert "inside" in outcome.output
+    assert "outside" not in outcome.output
+    assert [alert.PolicyName for alert in outcome.alerts if "out" in alert.Resource] == [
+        "DefaultPosture"
+    ]
+
+
+def test_read_only_covers_content_names_and_metadata(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("kept")
+    os.setxattr(tmp_path / "f", "user.x", b"1") if hasattr(os, "setxattr") else None
+    before = (tmp_path / "f").stat()
+    rules = policy(
+        f"  file: {{matchDirectories: [{{dir: {tmp_path}/, recursive: true, readOnly: true}}]}}\n"
+        "  action: Block\n"
+    )
+    outcome = confined(
+        python(f"""
+        import os
+        f = {str(tmp_path / "f")!r}
+        d = os.path.dirname(f)
+        fd = os.open(f, os.O_RDONLY)
+        attempts = [
+            lambda: open(f, "w"), lambda: open(f, "a"), lambda: os.truncate(f, 0),
+            lambda: os.unlink(f), lambda: os.rename(f, d + "/g"), lambda: os.link(f, "/tmp/alias-x"),
+            lambda: os.mkdir(d + "/n"), lambda: os.symlink("/", d + "/s"),
+            lambda: os.mkfifo(d + "/p"), lambda: os.chmod(f, 0o777), lambda: os.fchmod(fd, 0o777),
+            lambda: os.chown(f, 1, 1), lambda: os.fchown(fd, 1, 1), lambda: os.utime(f, (1, 1)),
+            lambda: os.utime(fd, (1, 1)), lambda: os.setxattr(f, "user.x", b"2"),
+            lambda: os.setxattr(fd, "user.x", b"2"), lambda: os.removexattr(f, "user.x"),
+        ]
+        for n, attempt in enumerate(attempts):
+            try:
+                attempt()
+                print("passed", n)
+            except PermissionError:
+                print("refused")
+        print(open(f).read())
+        """),
+        rules,
+    )
+    assert outcome.output.count("refused") == 18, outcome.output
+    assert "kept" in outcome.output
+    after = (tmp_path / "f").stat()
+    assert (before.st_mode, before.st_uid, before.st_mtime_ns, before.st_nlink) == (
+        after.st_mode, after.st_uid, after.st_mtime_ns, after.st_nlink,
+    )  # fmt: skip
+    assert len(outcome.resources("File")) >= 18
+
+
+def test_what_is_not_read_only_can_be_changed_through_the_supervisor(tmp_path: Path) -> None:
+    ruled = tmp_path / "ro"
+    ruled.mkdir()
+    rules = policy(
+        f"  file: {{matchDirectories: [{{dir: {ruled}/, recursive: true, readOnly: true}}]}}\n"
+        "  action: Block\n"
+    )
+    outcome = confined(
+        python(f"""
+        import os
+        os.chdir({str(tmp_path)!r})
+        os.umask(0o027)
+        open("f", "w").write("x")
+        assert os.stat("f").st_mode & 0o777 == 0o640, oct(os.stat("f").st_mode)
+        os.chmod("f", 0o600); assert os.stat("f").st_mode & 0o777 == 0o600
+        os.utime("f", (1, 2)); assert os.stat("f").st_mtime == 2
+        os.setxattr("f", "user.y", b"z"); assert os.getxattr("f", "user.y") == b"z"
+        os.rename("f", "g"); os.link("g", "h"); os.symlink("g", "s"); assert open("s").read() == "x"
+        os.mkdir("d", 0o777); assert os.stat("d").st_mode & 0o777 == 0o750
+        os.rmdir("d"); os.unlink("h"); os.truncate("g", 0); assert os.stat("g").st_size == 0
+        os.mkfifo("p")
+        print("fine")
+        """),
+        rules,
+    )
+    assert outcome.output == "fine\n"
+    assert outcome.alerts == []
+
+
+def test_source_owner_and_audit_rules(tmp_path: Path) -> None:
+    cat, head = os.path.realpath("/usr/bin/cat"), os.path.realpath("/usr/bin/head")
+    (tmp_path / "f").write_text("text")
+    rules = policy(
+        f"  file:\n    matchPaths:\n"
+        f"    - {{path: {tmp_path}/f, fromSource: [{{path: {cat}}}]}}\n"
+        f"    - {{path: {tmp_path}/f, fromSource: [{{path: {head}}}], action: Audit}}\n"
+        "  action: Block\n"
+    )
+    outcome = confined(["sh", "-c", f"{cat} {tmp_path}/f; {head} {tmp_path}/f"], rules)
+    assert outcome.output.count("text") == 1
+    assert [(a.Action, a.Result) for a in outcome.alerts] == [
+        ("Block", "Permission denied"),
+        ("Audit", "Passed"),
+    ]
+
+
+def test_without_egress_there_are_no_internet_sockets() -> None:
+    outcome = confined(
+        python("""
+        import socket
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                try:
+                    socket.socket(family, kind)
+                    print("passed")
+                except PermissionError:
+                    print("refused")
+        a, b = socket.socketpair()
+        a.send(b"local"); print(b.recv(9).decode())
+        """),
+        network=Egress.none(),
+    )
+    assert outcome.output.split() == ["refused"] * 4 + ["local"]
+    assert [alert.PolicyName for alert in outcome.alerts] == ["NetworkPolicy"] * 4
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -9 $$"], -signal.SIGKILL),
+        (["sh", "-c", "kill -15 $$"], -signal.SIGTERM),
+        (["/nonexistent/program"], 127),
+        (["/etc/passwd"], 126),
+    ],
+)
+def test_the_exit_status_is_the_commands(command: list[str], status: int) -> None:
+    assert confined(command).status == status
+
+
+def test_signals_reach_the_command() -> None:
+    process = Sandbox.start(
+        Workload(
+            "test", ["sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"], []
+        ),
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.terminate()
+        assert process.wait(20) == 5
+
+
+def _alive(marker: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def _gone(marker: str) -> bool:
+    deadline = time.monotonic() + 20
+    while _alive(marker):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+_STARTER = """
+import subprocess, sys
+from modelarmor.sandbox import Sandbox, Workload
+code = '''import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(3600)
+    os._exit(0)
+print("up", flush=True)
+time.sleep(3600)
+'''
+p = Sandbox.start(Workload("t", [sys.executable, "-c", code, sys.argv[1]], []), stdout=subprocess.PIPE)
+p.stdout.readline()
+children = open(f"/proc/{p.pid}/task/{p.pid}/children").read().split()
+print(p.pid, children[0], p.child_pid, flush=True)
+p.wait()
+"""
+
+
+@pytest.mark.parametrize("victim", ["starter", "guard", "supervisor", "command"])
+def test_nothing_outlives_the_sandbox_whoever_is_killed(victim: str) -> None:
+    marker = f"marker-{os.getpid()}-{victim}"
+    with subprocess.Popen(
+        [sys.executable, "-c", _STARTER, marker], stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        guard, supervisor, command = map(int, starter.stdout.readline().split())
+        pids = {
+            "starter": starter.pid,
+            "guard": guard,
+            "supervisor": supervisor,
+            "command": command,
+        }
+        assert _alive(marker)
+        os.kill(pids[victim], signal.SIGKILL)
+        try:
+            starter.wait(20)
+        finally:
+            starter.kill()
+    assert _gone(marker), _alive(marker)
+
+
+def test_a_daemon_ends_with_the_command() -> None:
+    marker = f"marker-{os.getpid()}-daemon"
+    outcome = confined(["sh", "-c", f"setsid sh -c 'sleep 3600; : {marker}' & echo started"])
+    assert outcome.output == "started\n"
+    assert _gone(marker)
+
+
+def test_reaching_the_memory_limit_ends_the_process_with_an_alert() -> None:
+    outcome = confined(
+        python("x = bytearray(600 << 20); print(len(x))"),
+        resources=Resources(memory=200 << 20),
+    )
+    assert outcome.status != 0
+    assert "memory" in outcome.resources("Resource")
+
+
+def test_reaching_the_process_limit_is_an_alert() -> None:
+    outcome = confined(
+        python("""
+        import os, time
+        for _ in range(60):
+            try:
+                if os.fork() == 0:
+                    time.sleep(1)
+                    os._exit(0)
+            except OSError:
+                break
+        time.sleep(1)
+        """),
+        resources=Resources(processes=20),
+    )
+    assert "processes" in outcome.resources("Resource")
+
+
+def test_a_flood_of_refusals_is_counted_to_the_last(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    rules = policy(f"  file: {{matchPaths: [{{path: {secret}}}]}}\n  action: Block\n")
+    process = Sandbox.start(
+        Workload(
+            "test",
+            python(f"""
+            import os
+            for _ in range(20000):
+                try:
+                    os.open({str(secret)!r}, os.O_RDONLY)
+                except PermissionError:
+                    pass
+            """),
+            rules,
+        )
+    )
+    with process:
+        assert process.wait(120) == 0
+    assert process.recorder.counts.total == 20000
+
+
+def test_names_that_are_not_text_arrive_whole(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b'/new\nline \xff "quote" \xc3\xa9'
+    with open(name, "w"):  # noqa: PTH123  bytes
+        pass
+    rules = policy(f"  file: {{matchDirectories: [{{dir: {tmp_path}/}}]}}\n  action: Block\n")
+    outcome = confined(["cat", name.decode(errors="surrogateescape")], rules)
+    assert outcome.resources("File") == [f'{tmp_path}/new\nline \\xff "quote" é']
+
+
+def test_a_rule_that_cannot_be_enforced_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    [parsed] = policy("  presets: [{name: filelessExec, action: Block}]\n")
+    rules = [replace(parsed, presets=(replace(parsed.presets[0], name="misspelt"),))]
+    with pytest.raises(CannotConfine, match="cannot be enforced"):
+        confined(["touch", str(tmp_path / "ran")], rules)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_sandbox_in_a_sandbox_says_why_it_cannot() -> None:
+    outcome = confined([sys.executable, "-m", "modelarmor", "doctor"], cwd=Path.cwd())
+    assert outcome.status == 1
+    assert "MISSING" in outcome.output
