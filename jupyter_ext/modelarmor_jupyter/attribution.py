@@ -17,8 +17,10 @@ CAPACITY: Final = 2_000
 #: how far back executions are looked for that ran at the same time
 _MAX_OVERLAP: Final = 10
 _MAX_ID: Final = 200
+#: stands among the executions where the kernel started; no client's request has this id
+_START: Final = ""
 
-How = Literal["time", "after", "unknown"]
+How = Literal["time", "after", "startup", "unknown"]
 
 
 @dataclass(slots=True)
@@ -36,8 +38,9 @@ class Attribution:
     """What is known of where an alert came from.
 
     ``how`` is ``"time"`` when it happened while `execution` ran (``others`` ran at the same time),
-    ``"after"`` when nothing ran and `execution` was the last to (a thread that it left behind), and
-    ``"unknown"`` before the first execution, or where that is no longer remembered.
+    ``"after"`` when nothing ran and `execution` was the last to (a thread that it left behind),
+    ``"startup"`` before the first execution since the kernel started, and ``"unknown"`` where that
+    is no longer remembered.
     """
 
     how: How
@@ -64,6 +67,7 @@ class Executions:
         # in the order of their starts, which `started` keeps even for a kernel that lies
         self._order: list[Execution] = []
         self._forgotten_until = 0.0
+        self.restarted(0.0)
 
     def started(self, msg_id: str, at: float) -> None:
         """The kernel says that it began to execute the request `msg_id`."""
@@ -97,10 +101,13 @@ class Executions:
         if execution is not None and execution.ended is None:
             execution.ended = max(at, execution.started)
 
-    def all_ended(self, at: float) -> None:
-        """The kernel ended, and every execution with it."""
-        for msg_id in self._by_id:
-            self.ended(msg_id, at)
+    def restarted(self, at: float) -> None:
+        """The kernel starts, for the first time or again: what it executed before has ended."""
+        for execution in self._by_id.values():
+            if execution.ended is None:
+                execution.ended = max(at, execution.started)
+        self.started(_START, at)
+        self.ended(_START, at)
 
     def at(self, moment: float) -> Attribution:
         """Where something that happened at `moment` (seconds since 1970) came from."""
@@ -111,9 +118,10 @@ class Executions:
         running = [item for item in recent if item.ended is None or moment <= item.ended]
         if running:
             return Attribution("time", running[0], tuple(item.msg_id for item in running[1:]))
-        if recent:
-            return Attribution("after", max(recent, key=lambda item: item.ended or 0.0))
-        return Attribution("unknown")
+        if not recent:
+            return Attribution("unknown")
+        last = max(recent, key=lambda item: item.ended or 0.0)
+        return Attribution("startup") if last.msg_id == _START else Attribution("after", last)
 
     def _forget(self, n: int) -> None:
         for execution in self._order[:n]:

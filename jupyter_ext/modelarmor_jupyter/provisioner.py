@@ -18,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +61,8 @@ class ModelArmorProvisioner(LocalProvisioner):
         self._loaded: Profile | None = None
         self._plan: Plan | None = None
         self._launched = False
+        #: when the kernel was last started, in seconds since 1970; 0 before its first start
+        self.started_at = 0.0
         self.connection_info = {}  # the base class keeps one for all of its instances
         #: what the kernel was refused, through all of its restarts
         self.recorder = Recorder(f"kernel {self.kernel_id}")
@@ -124,6 +127,7 @@ class ModelArmorProvisioner(LocalProvisioner):
             env=kwargs["env"],
             cwd=Path(kwargs["cwd"]),
         )
+        self.started_at = time.time()
         try:
             # Not the server's terminal: a process that holds one can type into it.
             with self._output.open("ab") as output:

@@ -66,7 +66,7 @@ class KernelWatch:
     def connect(self) -> None:
         """Listen to the kernel's socket; again after a restart, which may have moved it."""
         self._disconnect()
-        self._executions.all_ended(time.time())
+        self._executions.restarted(self.provisioner.started_at)
         # a session of its own: one that is shared takes a message heard twice for a replay
         session = self._manager.session
         self._session = Session(config=session.config, key=session.key)
@@ -123,7 +123,7 @@ class KernelWatch:
             return
         msg_id = parent["msg_id"]
         at = min(_seconds(message["header"]["date"]) or time.time(), time.time())
-        if not isinstance(msg_id, str):
+        if not isinstance(msg_id, str) or not msg_id:
             return
         if message["msg_type"] == "execute_input":
             count = content["execution_count"]

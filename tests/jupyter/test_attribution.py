@@ -27,8 +27,8 @@ def test_what_a_thread_does_between_cells_is_after_the_last_one() -> None:
     assert cells.at(99).to_json() == {"attributed": "after", "msg_id": "m2", "execution_count": 2}
 
 
-def test_what_happens_before_the_first_cell_is_of_unknown_origin() -> None:
-    assert _cells().at(9).to_json() == {"attributed": "unknown"}
+def test_what_happens_before_the_first_cell_belongs_to_the_start() -> None:
+    assert _cells().at(9).to_json() == {"attributed": "startup"}
 
 
 def test_a_cell_that_still_runs_has_no_end() -> None:
@@ -40,8 +40,17 @@ def test_a_cell_that_still_runs_has_no_end() -> None:
         "msg_id": "m3",
         "execution_count": None,
     }
-    cells.all_ended(40)
-    assert cells.at(50).how == "after"
+
+
+def test_a_restart_ends_what_ran_and_begins_a_start() -> None:
+    cells = _cells()
+    cells.started("m3", 30)
+    cells.restarted(40)
+    cells.started("m4", 50)
+
+    assert cells.at(39).to_json()["msg_id"] == "m3"
+    assert cells.at(45).to_json() == {"attributed": "startup"}
+    assert cells.at(51).to_json()["msg_id"] == "m4"
 
 
 def test_cells_that_overlap_are_all_named() -> None:
