@@ -52,8 +52,8 @@ This is how KubeArmor's BPF-LSM enforcer decides (``KubeArmor/BPF/enforcer_path.
 reports: it lets the last writer win on the same key, lets a recursive directory shadow a deeper one
 that is not, ignores patterns, cuts paths at 199 and directories at 64 characters, holds 256
 entries, refuses a non-owner by an Allow with ``ownerOnly`` even under posture ``audit``, does not
-know Multipath TCP as TCP, and has no baseline. As there, a protocol rule disregards the address family: ``tcp`` covers every stream
-socket with protocol 0 or TCP, AF_UNIX included.
+know Multipath TCP as TCP, and has no baseline. As there, a protocol rule disregards the address
+family: ``tcp`` covers every stream socket with protocol 0 or TCP, AF_UNIX included.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ _SHARED_MEMORY: Final = ("/dev/shm/", "/run/shm/")
 _PROTOCOL_NAMES: Final = {
     "0": "", "ip": "", "1": "icmp", "6": "tcp", "17": "udp", "33": "dccp", "58": "icmpv6",
     "ipv6-icmp": "icmpv6", "132": "sctp",
-    # Multipath TCP is TCP by another number: a rule for the one must not be a way round by the other.
+    # Multipath TCP is TCP by another number, and must not be a way around a rule for TCP.
     "262": "tcp", "mptcp": "tcp",
 }  # fmt: skip
 

@@ -12,19 +12,21 @@ can stay unseen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, cast
 
-from ._samples import OTHER, Cell, Sample, Subject, samples
-from .decide import Decision, Operation, Table
+from ._samples import OTHER, Cell, Sample, Subject, Where, samples
+from .decide import Decision, Operation, OperationKind, Table
 from .model import Policy, Posture
 
 __all__ = ["Change", "Diff", "diff"]
 
 Effect = Literal["gained", "lost", "reported", "unreported"]
+#: owner, terminal, and what else was asked
+_Condition = tuple[bool, bool, str]
 
-#: about a minute's work; thousands of rules with as many sources
+#: about half a minute's work; thousands of rules with as many sources
 MAX_QUESTIONS: Final = 1_000_000
 _SAID: Final[dict[Effect, str]] = {
     "gained": "is now allowed",
@@ -32,9 +34,16 @@ _SAID: Final[dict[Effect, str]] = {
     "reported": "is still allowed, and now reported",
     "unreported": "is still allowed, and no longer reported",
 }
-_SECTIONS: Final = {"exec": "process", "network": "network", "capability": "capabilities",
-                    "syscall": "syscalls"}  # fmt: skip
-_FILE_ORDER: Final = ("read", "list", "write", "create", "delete", "metadata")
+_AROUND: Final = ("in", "below")
+_EXTENTS: Final[dict[frozenset[Where], str]] = {
+    frozenset({"at"}): "{}",
+    frozenset({"in"}): "directly in {}",
+    frozenset({"below"}): "deeper below {}",
+    frozenset({"at", "in"}): "{} and directly in it",
+    frozenset({"at", "below"}): "{} and deeper below it",
+    frozenset({"in", "below"}): "below {}",
+    frozenset({"at", "in", "below"}): "{} and everything below",
+}
 _EXCEPTIONS_SHOWN: Final = 4
 
 
@@ -132,8 +141,9 @@ def diff(
             than a million questions.
     """
     posture_before = posture_before or Posture()
-    tables = Table(before, posture_before), Table(after, posture_after or posture_before)
-    asked: list[_Asked] = []
+    comparison = _Comparison(
+        Table(before, posture_before), Table(after, posture_after or posture_before)
+    )
     questions = 0
     for sample in samples([*before, *after]):
         questions += len(sample.questions)
@@ -142,8 +152,8 @@ def diff(
                 f"comparing these policies takes more than {MAX_QUESTIONS} questions: compare"
                 " those of one workload at a time, or let rules name directories and fewer sources"
             )
-        asked.append(_Asked(sample, _compare(sample, *tables)))
-    changes = list(_changes(asked))
+        comparison.ask(sample)
+    changes = list(comparison.changes())
     return Diff(
         tuple(change for change in changes if change.effect == "gained"),
         tuple(change for change in changes if change.effect == "lost"),
@@ -152,137 +162,168 @@ def diff(
     )
 
 
-#: the answers to a sample's questions that differ
-_Cells = Mapping[Cell, Effect]
-
-
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A sample with what differs; one that only repeats its directory's is ``implied`` by it."""
+    """A sample's subject with the answers to it that differ."""
 
-    sample: Sample
-    cells: _Cells
+    subject: Subject
+    path: str
+    #: the circumstances that were asked about
+    every: tuple[Cell, ...]
+    cells: dict[Cell, tuple[Effect, Operation]]
+    #: the directory sample that would speak for this path too
     within: _Asked | None = None
+    #: that one says everything that this one does
     implied: bool = False
 
-    @property
-    def subject(self) -> Subject:
-        return self.sample.subject
+    def effect(self, cell: Cell) -> Effect | None:
+        found = self.cells.get(cell)
+        return found[0] if found else None
 
 
-def _compare(sample: Sample, before: Table, after: Table) -> _Cells:
-    found: dict[Cell, Effect] = {}
-    for cell, operation in sample.questions:
-        was, now = before.decide(operation), after.decide(operation)
-        if was.verdict != now.verdict:
-            found[cell] = "gained" if now.verdict == "allow" else "lost"
-        elif now.verdict == "allow" and _reports(was) != _reports(now):
-            found[cell] = "reported" if _reports(now) else "unreported"
-    return found
+class _Comparison:
+    def __init__(self, before: Table, after: Table) -> None:
+        self._before, self._after = before, after
+        self._interned: dict[Cell, Cell] = {}
+        self._asked: list[_Asked] = []
+
+    def ask(self, sample: Sample) -> None:
+        found: dict[Cell, tuple[Effect, Operation]] = {}
+        for cell, operation in sample.questions:
+            was, now = self._before.decide(operation), self._after.decide(operation)
+            if was.verdict != now.verdict:
+                found[cell] = "gained" if now.verdict == "allow" else "lost", operation
+            elif now.verdict == "allow" and _reports(was) != _reports(now):
+                found[cell] = "reported" if _reports(now) else "unreported", operation
+        # The circumstances are few and the samples many.
+        every = tuple(self._interned.setdefault(cell, cell) for cell, _ in sample.questions)
+        self._asked.append(_Asked(sample.subject, sample.path, every, found))
+
+    def changes(self) -> Iterator[Change]:
+        _nest(self._asked)
+        inside: dict[_Asked, list[_Asked]] = {}
+        groups: dict[tuple[Subject, frozenset[tuple[Cell, Effect]]], list[_Asked]] = {}
+        for one in self._asked:
+            if one.implied:
+                continue
+            outer = one.within
+            while outer is not None and outer.implied:
+                outer = outer.within
+            if outer is not None:
+                inside.setdefault(outer, []).append(one)
+            if one.cells:
+                effects = frozenset((cell, effect) for cell, (effect, _) in one.cells.items())
+                groups.setdefault((_whole(one.subject), effects), []).append(one)
+        for members in groups.values():
+            others = [other for member in members for other in inside.get(member, ())]
+            yield from self._told(members, [other for other in others if other not in members])
+
+    def _told(self, members: Sequence[_Asked], inside: Sequence[_Asked]) -> Iterator[Change]:
+        """The sentences about one subject: what is alike in all but one respect becomes one."""
+        first = members[0]
+        conditions: dict[tuple[Effect, OperationKind, str], set[_Condition]] = {}
+        for cell, (effect, _) in first.cells.items():
+            key = effect, cell.operation, cell.source
+            conditions.setdefault(key, set()).add(_condition(cell))
+        sources: dict[tuple[Effect, OperationKind, frozenset[_Condition]], set[str]] = {}
+        for (effect, kind, source), when in conditions.items():
+            sources.setdefault((effect, kind, frozenset(when)), set()).add(source)
+        kinds: dict[
+            tuple[Effect, str, frozenset[_Condition], frozenset[str]], list[OperationKind]
+        ] = {}
+        for (effect, kind, circumstances), programs in sources.items():
+            section = first.subject.section
+            if section in ("process", "file"):
+                section = "process" if kind == "exec" else "file"
+            place = effect, section, circumstances, frozenset(programs)
+            kinds.setdefault(place, []).append(kind)
+        for (effect, section, circumstances, named), operations in kinds.items():
+            same = [
+                cell
+                for cell, (its_effect, _) in first.cells.items()
+                if its_effect == effect and cell.operation in operations and cell.source in named
+            ]
+            example = first.cells[same[0]][1]
+            yield Change(
+                effect,
+                section,
+                tuple(operations),
+                _label(members),
+                () if named == {cell.source for cell in first.every} else tuple(sorted(named)),
+                _when(circumstances, {_condition(cell) for cell in first.every
+                                      if cell.operation in operations}),
+                tuple(_exceptions(inside, same, effect)),
+                self._before.decide(example).why,
+                self._after.decide(example).why,
+            )  # fmt: skip
 
 
 def _reports(decision: Decision) -> bool:
     return decision.audit is not None or decision.posture
 
 
-def _changes(asked: Sequence[_Asked]) -> Iterator[Change]:
-    _nest(asked)
-    exceptions: dict[int, list[_Asked]] = {}
-    for one in asked:
-        outer = one.within
-        while outer is not None and outer.implied:
-            outer = outer.within
-        if outer is not None and not one.implied:
-            exceptions.setdefault(id(outer), []).append(one)
-    groups: dict[tuple[Subject, int], list[_Asked]] = {}
-    for one in asked:
-        if one.cells and not one.implied:
-            # A directory, what is in it and what is below are told together where they agree.
-            subject = one.subject
-            alike = hash(frozenset(one.cells.items()))
-            if subject.where in ("at", "in", "below"):
-                subject = Subject(subject.section, "at", subject.value)
-            groups.setdefault((subject, alike), []).append(one)
-    for members in groups.values():
-        inside = {
-            id(other): other
-            for member in members
-            for other in exceptions.get(id(member), ())
-            if other not in members
-        }
-        yield from _told(members, list(inside.values()))
-
-
 def _nest(asked: Sequence[_Asked]) -> None:
-    """Find for each path the directory sample that speaks for it, if nothing else does."""
-    inner = {
-        (one.subject.value, one.subject.where): one
-        for one in asked
-        if one.subject.where in ("in", "below")
-    }
+    """Find for each path the sample of the deepest directory around it, and whether it says all."""
+    around = {(one.subject.value, one.subject.where): one for one in asked
+              if one.subject.where in _AROUND}  # fmt: skip
     for one in asked:
-        path, own = one.sample.path, one.subject
-        if not path.startswith("/") or path == "/":
-            continue
-        end, direct = path.rfind("/") + 1, True
-        while end > 0:
-            directory = path[:end]
-            itself = own.where in ("in", "below") and directory == own.value
-            if (directory, "below") in inner and not itself:
-                one.within = inner[directory, "in" if direct else "below"]
+        end, where = one.path.rfind("/") + 1, "in"
+        while end > 0 and one.path != "/":
+            directory = one.path[:end]
+            own = one.subject.where in _AROUND and directory == one.subject.value
+            if not own and (outer := around.get((directory, cast(Where, where)))):
+                one.within = outer
+                one.implied = all(outer.effect(cell) == one.effect(cell) for cell in one.every)
                 break
-            # What lies directly in a directory that is not named lies below one that is.
-            end, direct = path.rfind("/", 0, end - 1) + 1, False
-        outer = one.within
-        one.implied = outer is not None and all(
-            outer.cells.get(cell) == one.cells.get(cell) for cell, _ in one.sample.questions
-        )
+            # What lies directly in a directory that is not named lies deeper in one that is.
+            end, where = one.path.rfind("/", 0, end - 1) + 1, "below"
 
 
-def _told(members: Sequence[_Asked], inside: Sequence[_Asked]) -> Iterator[Change]:
-    """The sentences about one subject: cells put together by what they have in common."""
-    first = members[0]
-    questions = dict(first.sample.questions)
-    sources = {cell.source for cell in questions}
-    conditions = {(cell.owner, cell.tty, cell.extra) for cell in questions}
-    by_rest: dict[tuple[Effect, str, frozenset[tuple[bool, bool, str]], str], list[Cell]] = {}
-    by_kind: dict[tuple[Effect, str, str], list[Cell]] = {}
-    for cell, effect in first.cells.items():
-        by_kind.setdefault((effect, cell.operation, cell.source), []).append(cell)
-    for (effect, kind, source), cells in by_kind.items():
-        when = frozenset((cell.owner, cell.tty, cell.extra) for cell in cells)
-        by_rest.setdefault((effect, kind, when, ""), []).extend(cells)
-        del source
-    merged: dict[tuple[Effect, str, frozenset[Any], frozenset[str]], list[Cell]] = {}
-    for (effect, kind, when, _), cells in by_rest.items():
-        section = _SECTIONS.get(kind, "file")
-        key = (effect, section, when, frozenset(cell.source for cell in cells))
-        merged.setdefault(key, []).extend(cells)
-    for (effect, section, when, from_sources), cells in merged.items():
-        kinds = {cell.operation for cell in cells}
-        cell = cells[0]
-        exceptions = [
-            _label([other])
-            for other in inside
-            if any(other.cells.get(c) != effect for c in cells if c in dict(other.sample.questions))
-        ]
-        yield Change(
-            effect,
-            "presets" if first.subject.section == "presets" else section,
-            tuple(k for k in (*_FILE_ORDER, *_SECTIONS) if k in kinds),
-            _label(members),
-            () if from_sources == sources else tuple(sorted(from_sources)),
-            _condition(when, conditions),
-            tuple(dict.fromkeys(exceptions)),
-            "",
-            "",
-        )
-        del cell
+def _whole(subject: Subject) -> Subject:
+    """A directory, what is in it and what is below, which are told together where they agree."""
+    if subject.where in ("at", *_AROUND):
+        return replace(subject, where="at")
+    return subject
 
 
 def _label(members: Sequence[_Asked]) -> str:
-    return ""
+    subject = members[0].subject
+    value = subject.value
+    match subject.where:
+        case "any":
+            return value
+        case "match":
+            what = f"names matching {value}" if "/" in value or "*" in value else f"any {value}"
+            return f"{what} in {subject.directory}" if subject.directory else what
+        case _:
+            return _EXTENTS[frozenset(member.subject.where for member in members)].format(value)
 
 
-def _condition(when: Iterable[tuple[bool, bool, str]], every: Iterable[Any]) -> str:
-    return ""
+def _exceptions(inside: Iterable[_Asked], cells: Iterable[Cell], effect: Effect) -> Iterator[str]:
+    cells = frozenset(cells)
+    groups: dict[Subject, list[_Asked]] = {}
+    for one in inside:
+        if any(one.effect(cell) != effect for cell in one.every if cell in cells):
+            groups.setdefault(_whole(one.subject), []).append(one)
+    return map(_label, groups.values())
+
+
+def _condition(cell: Cell) -> _Condition:
+    return cell.owner, cell.tty, cell.extra
+
+
+def _when(some: frozenset[_Condition], every: set[_Condition]) -> str:
+    """The conditions in words: only the respects in which they are not all."""
+    if some == every:
+        return ""
+    owners, ttys, extras = ({condition[i] for condition in some} for i in range(3))
+    words = []
+    if len(owners) == 1 and len({condition[0] for condition in every}) > 1:
+        words.append("by the file's owner" if True in owners else "by others than the file's owner")
+    if len(ttys) == 1 and len({condition[1] for condition in every}) > 1:
+        words.append("with a terminal" if True in ttys else "without a terminal")
+    if extras != {condition[2] for condition in every}:
+        words.append(" or ".join(sorted(extra or "without arguments" for extra in extras)))
+    if len(some) != len(owners) * len(ttys) * len(extras):
+        return " or ".join(_when(frozenset({one}), every) for one in sorted(some))
+    return " ".join(words)

@@ -82,7 +82,7 @@ def test_read_only_covers_content_names_and_metadata(tmp_path: Path) -> None:
         fd = os.open(f, os.O_RDONLY)
         attempts = [
             lambda: open(f, "w"), lambda: open(f, "a"), lambda: os.truncate(f, 0),
-            lambda: os.unlink(f), lambda: os.rename(f, d + "/g"), lambda: os.link(f, "/tmp/alias-x"),
+            lambda: os.unlink(f), lambda: os.rename(f, d + "/g"), lambda: os.link(f, "/tmp/al-x"),
             lambda: os.mkdir(d + "/n"), lambda: os.symlink("/", d + "/s"),
             lambda: os.mkfifo(d + "/p"), lambda: os.chmod(f, 0o777), lambda: os.fchmod(fd, 0o777),
             lambda: os.chown(f, 1, 1), lambda: os.fchown(fd, 1, 1), lambda: os.utime(f, (1, 1)),
