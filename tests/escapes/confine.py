@@ -13,6 +13,7 @@ from typing import Any
 
 from modelarmor.policy.document import load
 from modelarmor.policy.model import Posture
+from modelarmor.sandbox import process as process_module
 from modelarmor.sandbox.network import Egress, EgressRule
 from modelarmor.sandbox.process import Sandbox, Workload
 from modelarmor.sandbox.resources import Resources
@@ -30,6 +31,8 @@ def egress(rules: list[dict[str, Any]] | None) -> Egress:
 
 def main() -> int:
     job = json.loads(sys.argv[1])
+    if "helper" in job:  # one that was built in another way
+        process_module.HELPER = Path(job["helper"])
     lock = threading.Lock()
     with open(job["alerts"], "w", encoding="utf-8") as log:
 

@@ -1,6 +1,6 @@
 /* Runs inside the sandbox for SECONDS: system calls that the helper looks at, with numbers, pointers
  * and strings as a hostile program would choose them, from several threads of several processes.
- * Harmless by construction: every string names something below DIR or nothing at all. */
+ * It changes what it can reach, so it refuses to be root, and is to be started by unprivileged.py. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -120,7 +120,7 @@ static void *storm(void *start) {
 }
 
 int main(int argc, char **argv) {
-	if (argc != 4)
+	if (argc != 4 || geteuid() == 0)
 		return 2;
 	dir = argv[1];
 	long end = time(NULL) + atol(argv[2]);

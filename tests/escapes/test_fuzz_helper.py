@@ -3,20 +3,20 @@ table must say what `modelarmor.policy.decide` says."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
-from modelarmor.alerts import Recorder
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.document import load
 from modelarmor.policy.model import (
@@ -34,6 +34,8 @@ from modelarmor.sandbox.network import Egress, EgressRule
 from modelarmor.sandbox.plan import Machine, Plan
 from modelarmor.sandbox.planner import make_plan
 from modelarmor.sandbox.resources import Resources
+
+from .run import USER
 
 HERE = Path(__file__).parent
 SOURCES = Path(sandbox.__file__).parent / "helper"
@@ -116,8 +118,13 @@ def _seeds() -> list[bytes]:
     policies = load(POLICY)
     egress = Egress((EgressRule("10.0.0.0/8", ["10.1.0.0/16"], [("tcp", 443), ("udp", 53)]),
                      EgressRule("fd00::/8", ["fd00:1::/32"])))  # fmt: skip
-    extra = [("unixdir", "/tmp/x"), ("limit", "memory", 1 << 40), ("limit", "processes", 64),
-             ("cgroup", "/sys/fs/cgroup/a"), ("counter", "memory", "/sys/fs/cgroup/b", "oom")]  # fmt: skip
+    extra = [
+        ("unixdir", "/tmp/x"),
+        ("limit", "memory", 1 << 40),
+        ("limit", "processes", 64),
+        ("cgroup", "/sys/fs/cgroup/a"),
+        ("counter", "memory", "/sys/fs/cgroup/b", "oom"),
+    ]
     return [_plan(policies).text(), _plan(policies, egress=egress).text(extra),
             _plan([], egress=Egress.none()).text()]  # fmt: skip
 
@@ -141,9 +148,25 @@ def _mutant(rng: random.Random, seeds: list[bytes]) -> bytes:
             case 2:
                 del text[at : at + rng.randrange(1, 200)]
             case 3:
-                fields[j] = rng.choice((b"", b"-1", b"99999999999999999999", b"4294967296", b"0x10",
-                                        b"100000", b"%ff" * 5000, b"*" * 300, b"[", b"[]", b"[a-",
-                                        b"/" * 5000, b"::ffff:1.2.3.4", b"33", b"1" * 400))  # fmt: skip
+                fields[j] = rng.choice(
+                    (
+                        b"",
+                        b"-1",
+                        b"99999999999999999999",
+                        b"4294967296",
+                        b"0x10",
+                        b"100000",
+                        b"%ff" * 5000,
+                        b"*" * 300,
+                        b"[",
+                        b"[]",
+                        b"[a-",
+                        b"/" * 5000,
+                        b"::ffff:1.2.3.4",
+                        b"33",
+                        b"1" * 400,
+                    )
+                )
                 lines[i] = b"\t".join(fields)
                 text = bytearray(b"\n".join(lines))
             case 4:
@@ -204,7 +227,8 @@ def test_planned_table_is_understood(built: Path, tmp_path: Path) -> None:
 _NAMES = ("a", "b", "sh", "x.so", "é ", "%41")
 _PATHS = st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4).map(lambda n: "/" + "/".join(n))
 _PATTERNS = st.lists(
-    st.sampled_from(("a", "*", "**", "?", "[ab]", "[!a]", "x.so", "[", "b*")), min_size=1, max_size=4
+    st.sampled_from(("a", "*", "**", "?", "[ab]", "[!a]", "x.so", "[", "b*")),
+    min_size=1, max_size=4,
 ).map(lambda n: "/" + "/".join(n))  # fmt: skip
 _SOURCES = st.lists(st.sampled_from(("/a/sh", "/b/sh", "/c")), max_size=2, unique=True).map(tuple)
 _OUTCOMES = st.sampled_from(("Allow", "Block", "Audit")).map(lambda a: Outcome(action=a))
@@ -265,7 +289,8 @@ _NETWORK = st.builds(
     **_CALLERS,
 )  # fmt: skip
 _CAPABILITIES = st.builds(
-    Operation, kind=st.just("capability"), capability=st.sampled_from(("net_raw", "sys_admin", "kill")),
+    Operation, kind=st.just("capability"),
+    capability=st.sampled_from(("net_raw", "sys_admin", "kill")),
     **_CALLERS,
 )  # fmt: skip
 
@@ -292,7 +317,9 @@ def _escape(text: str) -> bytes:
 @given(
     policies=st.lists(_POLICIES, min_size=1, max_size=2),
     posture=st.sampled_from((Posture(), Posture.all("audit"))),
-    operations=st.lists(st.one_of(_FILES, _EXECS, _NETWORK, _CAPABILITIES), min_size=20, max_size=60),
+    operations=st.lists(
+        st.one_of(_FILES, _EXECS, _NETWORK, _CAPABILITIES), min_size=20, max_size=60
+    ),
 )  # fmt: skip
 def test_helper_decides_as_the_definition_does(
     policies: list[Policy], posture: Posture, operations: list[Operation]
@@ -329,71 +356,74 @@ def _key(rule: Rule) -> tuple[object, ...]:
 
 
 @pytest.fixture
-def range_(tmp_path: Path) -> Path:
-    tmp_path.chmod(0o755)
+def range_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory of the ordinary user's, where the storm may do what it likes."""
+    path = Path(tempfile.mkdtemp(prefix="modelarmor-storm-"))
     for folder in ("vault", "ro", "work"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "secret").write_text("secret")
-    (tmp_path / "ro/data").write_text("data")
-    (tmp_path / "link").symlink_to("secret")
-    (tmp_path / "loop").symlink_to("loop")
-    os.mkfifo(tmp_path / "fifo")
-    return tmp_path
+        (path / folder).mkdir()
+    (path / "secret").write_text("secret")
+    (path / "ro/data").write_text("data")
+    (path / "link").symlink_to("secret")
+    (path / "loop").symlink_to("loop")
+    os.mkfifo(path / "fifo")
+    yield path
+    shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("egress", [Egress.none(), Egress((EgressRule("127.0.0.1/32", (), [("tcp", 9)]),))],
-                         ids=["offline", "limited"])  # fmt: skip
-def test_storm_of_system_calls_trips_no_sanitizer(
-    built: Path, range_: Path, monkeypatch: pytest.MonkeyPatch, egress: Egress
-) -> None:
-    policy = f"""
+_STORM_POLICY = """
 apiVersion: security.kubearmor.com/v1
 kind: KubeArmorPolicy
 metadata: {{name: storm, namespace: default}}
 spec:
   selector: {{matchLabels: {{a: b}}}}
   process:
-    matchPaths: [{{path: {range_}/denied, fromSource: [{{path: /bin/sh}}]}}]
-    matchPatterns: [{{pattern: "{range_}/*/no?"}}]
+    matchPaths: [{{path: {range}/denied, fromSource: [{{path: /bin/sh}}]}}]
+    matchPatterns: [{{pattern: "{range}/*/no?"}}]
   file:
-    matchPaths: [{{path: {range_}/secret}}]
+    matchPaths: [{{path: {range}/secret}}]
     matchDirectories:
-      # The storm calls chmod, unlink and the rest on anything: nothing outside of its range may change.
-      - {{dir: /, recursive: true, readOnly: true}}
-      - {{dir: {range_}/, recursive: true, action: Allow}}
-      - {{dir: {range_}/vault/, recursive: true}}
-      - {{dir: {range_}/ro/, recursive: true, readOnly: true}}
-    matchPatterns: [{{pattern: "{range_}/**/*.pem", ownerOnly: true}}]
+      - {{dir: {range}/vault/, recursive: true}}
+      - {{dir: {range}/ro/, recursive: true, readOnly: true}}
+    matchPatterns: [{{pattern: "{range}/**/*.pem", ownerOnly: true}}]
   network: {{matchProtocols: [{{protocol: udp, fromSource: [{{path: /bin/sh}}]}}]}}
   syscalls: {{matchSyscalls: [{{syscall: [rmdir]}}]}}
   presets: [{{name: filelessExec}}, {{name: protectProc}}, {{name: protectEnv}}]
   action: Block
 """
-    helper, log = built / "helper", range_ / "log"
-    monkeypatch.setattr(sandbox, "HELPER", helper)
-    work = range_ / "work"
-    shutil.copy(built / "storm", work / "storm")
-    recorder = Recorder("storm", capacity=2000)
-    workload = sandbox.Workload(
-        name="storm", command=[str(work / "storm"), str(range_), str(STORM_S // 2), "7"],
-        policies=load(policy), network=egress, cwd=work,
-        env={**ENVIRONMENT, "PATH": "/usr/bin:/bin", "TMPDIR": str(work)},
+
+
+@pytest.mark.parametrize(
+    "egress", [[], [{"cidr": "127.0.0.1/32", "ports": [["tcp", 9]]}]], ids=["offline", "limited"]
+)
+def test_storm_of_system_calls_trips_no_sanitizer(
+    built: Path, range_: Path, egress: list[dict[str, object]]
+) -> None:
+    """As an ordinary user, and with all else read-only: it changes whatever it can reach."""
+    work, uid = range_ / "work", os.getuid() or USER
+    for name in ("storm", "helper"):
+        shutil.copy(built / name, work / name)
+    for folder, _, files in os.walk(range_):
+        for path in (folder, *(os.path.join(folder, file) for file in files)):
+            os.chown(path, uid, uid, follow_symlinks=False)
+    job = {
+        "command": [str(work / "storm"), str(range_), str(STORM_S // 2), "7"],
+        "policy": _STORM_POLICY.format(range=range_), "cwd": str(work), "egress": egress,
+        "alerts": str(work / "alerts"), "helper": str(work / "helper"),
+    }  # fmt: skip
+    package = __package__ or "escapes"
+    done = subprocess.run(
+        [sys.executable, "-m", f"{package}.unprivileged", str(uid), str(range_),
+         sys.executable, "-m", f"{package}.confine", json.dumps(job)],
+        cwd=HERE.parents[package.count(".")], stdin=subprocess.DEVNULL, capture_output=True,
+        timeout=STORM_S + 60, check=False,
+        env={**ENVIRONMENT, "PATH": "/usr/bin:/bin", "TMPDIR": str(work),
+             "PYTHONPATH": str(HERE.parents[1]), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
-    with log.open("wb") as errors:
-        process = sandbox.Sandbox.start(
-            workload, recorder=recorder, stdout=errors, stderr=errors, stdin=subprocess.DEVNULL
-        )
-        try:
-            status = process.wait(STORM_S + 30)
-        finally:
-            process.close()
-    text = log.read_text(errors="replace")
+    text = done.stderr.decode(errors="replace")
     assert "Sanitizer" not in text, text[-5000:]
     assert "runtime error" not in text, text[-5000:]
-    assert status == 0, (status, text[-2000:])
-    assert "rounds" in text
-    assert recorder.counts.total > 1000
+    assert done.returncode == 0, (done.returncode, text[-2000:])
+    assert b"rounds" in done.stdout
+    assert (work / "alerts").stat().st_size > 100_000
     assert (range_ / "secret").read_text() == "secret"
     assert (range_ / "ro/data").read_text() == "data"
-
-

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from modelarmor.sandbox.process import HELPER
 
 REPOSITORY = Path(__file__).parents[2]
