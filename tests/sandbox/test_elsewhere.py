@@ -1,4 +1,4 @@
-"""The sandbox inside of what others confine with: Docker's seccomp profile, namespaces, bubblewrap."""
+"""The sandbox inside of others: Docker's seccomp profile, namespaces, bubblewrap."""
 
 from __future__ import annotations
 

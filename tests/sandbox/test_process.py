@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from modelarmor.sandbox import Egress, Resources, Sandbox, Workload
+from modelarmor.sandbox import Egress, Resources, Sandbox, Workload, probe
 from modelarmor.sandbox.process import CannotConfine
 from tests.sandbox.support import confined, policy
 
@@ -235,7 +237,8 @@ if os.fork() == 0:
 print("up", flush=True)
 time.sleep(3600)
 '''
-p = Sandbox.start(Workload("t", [sys.executable, "-c", code, sys.argv[1]], []), stdout=subprocess.PIPE)
+workload = Workload("t", [sys.executable, "-c", code, sys.argv[1]], [])
+p = Sandbox.start(workload, stdout=subprocess.PIPE)
 p.stdout.readline()
 children = open(f"/proc/{p.pid}/task/{p.pid}/children").read().split()
 print(p.pid, children[0], p.child_pid, flush=True)
@@ -344,3 +347,69 @@ def test_a_sandbox_in_a_sandbox_says_why_it_cannot() -> None:
     outcome = confined([sys.executable, "-m", "modelarmor", "doctor"], cwd=Path.cwd())
     assert outcome.status == 1
     assert "MISSING" in outcome.output
+
+
+@pytest.fixture(params=[3, 4, 5])
+def older_landlock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Plan as for a kernel whose Landlock knows less; what it lacks is then really not used."""
+    report = replace(probe(), landlock_abi=request.param)
+    module = importlib.import_module("modelarmor.sandbox.probe")
+    monkeypatch.setattr(module, "probe", lambda: report)
+    return int(request.param)
+
+
+def test_what_an_older_landlock_lacks_is_supervised(older_landlock: int) -> None:
+    with subprocess.Popen(["sleep", "600"]) as outside, socket.socket(socket.AF_UNIX) as listener:
+        name = f"\0modelarmor-test-{os.getpid()}-{older_landlock}"
+        listener.bind(name)
+        listener.listen()
+        try:
+            outcome = confined(
+                python(f"""
+                import os, signal, socket, subprocess
+                attempts = [
+                    lambda: os.kill({outside.pid}, 0), lambda: os.kill({os.getpid()}, 0),
+                    lambda: os.kill(-1, 0), lambda: os.kill(os.getppid(), signal.SIGKILL),
+                    lambda: os.killpg({os.getpgid(0)}, 0),
+                    lambda: signal.pidfd_send_signal(os.pidfd_open({outside.pid}), 0),
+                    lambda: socket.socket(socket.AF_UNIX).connect({name!r}),
+                    lambda: socket.socket(),
+                ]
+                for n, attempt in enumerate(attempts):
+                    try:
+                        attempt()
+                        print("passed", n)
+                    except PermissionError:
+                        print("refused")
+                child = subprocess.Popen(["sleep", "600"])
+                child.kill()
+                print(child.wait())
+                """),
+                network=Egress.none(),
+            )
+            assert outside.poll() is None
+        finally:
+            outside.kill()
+    assert outcome.output.split() == ["refused"] * 8 + ["-9"], outcome.output
+    assert len(outcome.alerts) == 8
+
+
+def test_a_fork_bomb_and_a_daemon_end_without_scoped_signals(older_landlock: int) -> None:
+    marker = f"marker-{os.getpid()}-{older_landlock}"
+    outcome = confined(
+        python(f"""
+        import os, time
+        marker, main = {marker!r}, os.getpid()
+        for _ in range(5):
+            os.fork()
+        if os.getpid() != main:
+            if os.getpid() % 2:
+                os.setsid()
+            time.sleep(3600)
+        print("x", flush=True)
+        """),
+        resources=Resources(processes=500),
+        timeout=60,
+    )
+    assert "x" in outcome.output
+    assert _gone(marker), _alive(marker)

@@ -307,6 +307,11 @@ static void build(struct program *p, const struct plan *plan) {
 			when_bits(p, "sendmmsg", 3, MSG_FASTOPEN, TRAP_ACTION);
 		}
 	}
+	for (int nr = 0; nr < 512; nr++)
+		if (signals_trap(plan, nr)) {
+			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 1);
+			GIVE(p, TRAP_ACTION);
+		}
 	for (int i = 0; i < plan->n_presets; i++) /* mmap(… PROT_EXEC, MAP_ANONYMOUS …), all registers */
 		if (plan->presets[i].preset == PRESET_ANON_EXEC) {
 			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_mmap, 0, 6);

@@ -10,7 +10,8 @@
  *
  * One job a file:  main.c lifecycle | plan.c the table and its decisions | confine.c Landlock,
  * seccomp, capabilities | notify.c one notification after another | path.c what a path of the child
- * means | socket.c network calls | report.c alerts as JSON lines | resource.c limits.
+ * means | socket.c network calls | signals.c signals | report.c alerts as JSON lines | resource.c
+ * limits | check.c the table, for tests.
  */
 #ifndef MODELARMOR_HELPER_H
 #define MODELARMOR_HELPER_H
@@ -128,6 +129,9 @@ struct counter {
 	int fd;
 	unsigned long long last;
 };
+
+/* Bits of ``scoped`` (Landlock ABI 6). */
+enum { SCOPE_ABSTRACT_SOCKETS = 1, SCOPE_SIGNALS = 2 };
 
 struct plan {
 	struct rule *rules;
@@ -263,7 +267,7 @@ void path_protect(pid_t guard, pid_t supervisor);
 bool path_is_protected(const char *path);
 pid_t path_proc_pid(const char *path, const char **rest);
 
-/* ---- notify.c, socket.c, resource.c -------------------------------------------------------- */
+/* ---- notify.c, socket.c, signals.c, resource.c -------------------------------------------------------- */
 
 void notify_handle(const struct plan *plan, int listener, const struct seccomp_notif *req);
 void notify_init(pid_t child);
@@ -279,6 +283,9 @@ bool socket_traps(int nr);
 int socket_waiting(struct pollfd *fds, int max);
 void socket_ready(const struct pollfd *fds, int count);
 bool socket_can_act(pid_t pid);
+
+bool signals_trap(const struct plan *plan, int nr);
+void signals_handle(const struct plan *plan, struct task *task, const struct seccomp_notif *req);
 
 bool resource_open(struct plan *plan, char *error, size_t error_size);
 bool resource_apply(const struct plan *plan, char *error, size_t error_size);

@@ -223,7 +223,7 @@ static int supervisor(char **argv, int control, int signals, pid_t outside) {
 	task_identities(plan.keep_caps);
 	if (!confine_domain(&plan, DOMAIN_SUPERVISOR, error, sizeof error))
 		return give_up(error);
-	scoped = plan.scoped & 2 && outside_is_out_of_reach(outside);
+	scoped = plan.scoped & SCOPE_SIGNALS && outside_is_out_of_reach(outside);
 	/* The descriptor table is shared until the exec, which is how the listener gets here: passing it
 	 * over a socket would itself be a call that the filter may trap. */
 	child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
@@ -346,7 +346,7 @@ int main(int argc, char **argv) {
 	if (!confine_capabilities(caps, error, sizeof error) ||
 	    !confine_domain(&plan, DOMAIN_GUARD, error, sizeof error))
 		return give_up(error);
-	scoped = plan.scoped & 2 && outside_is_out_of_reach(outside);
+	scoped = plan.scoped & SCOPE_SIGNALS && outside_is_out_of_reach(outside);
 	pid_t pid = fork();
 	if (pid < 0)
 		return give_up(strerror(errno));

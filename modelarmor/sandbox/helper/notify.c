@@ -835,6 +835,10 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 		socket_handle(plan, &task, req);
 		return;
 	}
+	if (signals_trap(plan, nr)) {
+		signals_handle(plan, &task, req);
+		return;
+	}
 	bool opens = plan->modes[TRAP_READ] != MODE_NONE || plan->modes[TRAP_WRITE] != MODE_NONE;
 	bool writes = plan->modes[TRAP_WRITE] != MODE_NONE;
 	bool changes = plan->modes[TRAP_METADATA] != MODE_NONE;

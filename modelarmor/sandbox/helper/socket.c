@@ -163,6 +163,15 @@ static struct verdict judge_unix(const struct plan *plan, struct task *task, con
 	return beyond_egress;
 }
 
+/* An abstract socket has no path: the Landlock domain is the limit, and before it can be (ABI 6) none
+ * may be reached from a workload whose egress is limited. */
+static bool abstract_passes(const struct plan *plan, struct task *task, int nr) {
+	if (plan->scoped & SCOPE_ABSTRACT_SOCKETS || plan->egress == EGRESS_ANY)
+		return true;
+	refuse(plan, task, &beyond_egress, "domain=AF_UNIX abstract", nr);
+	return false;
+}
+
 /* Judges an address; answers and returns false where it is refused. For a path socket, ``at`` keeps
  * the object and ``to`` is rewritten to name exactly that. */
 static bool may_reach(const struct plan *plan, struct task *task, int nr, int fd, union address *to,
@@ -173,7 +182,7 @@ static bool may_reach(const struct plan *plan, struct task *task, int nr, int fd
 	if (to->any.sa_family == AF_UNIX) {
 		size_t room = *length - offsetof(struct sockaddr_un, sun_path);
 		if (*length <= offsetof(struct sockaddr_un, sun_path) || !to->un.sun_path[0])
-			return true; /* abstract: the Landlock domain is the limit */
+			return abstract_passes(plan, task, nr);
 		char path[sizeof to->un.sun_path + 1] = "";
 		memcpy(path, to->un.sun_path, room < sizeof path ? room : sizeof path - 1);
 		bool mine = task_assume(task);
