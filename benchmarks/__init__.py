@@ -1,0 +1,1 @@
+"""What confinement costs, beside other sandboxes: ``python -m benchmarks``."""
