@@ -198,8 +198,10 @@ def selected(mode: str, uid: int, only: str = "") -> list[str]:
     ]
 
 
-def _scratch(uid: int) -> Path:
-    path = Path(tempfile.mkdtemp(prefix="modelarmor-escapes-"))
+def _scratch(uid: int, mode: str = "") -> Path:
+    # Below /tmp everybody may add entries, so there the kernel tier cannot hold a deny-list alone.
+    above = "/var/lib" if mode == "locked" and os.getuid() == 0 else None
+    path = Path(tempfile.mkdtemp(prefix="modelarmor-escapes-", dir=above))
     path.chmod(0o755)
     if uid != os.getuid():
         (path / "log").mkdir()
@@ -211,7 +213,7 @@ def _scratch(uid: int) -> Path:
 
 def controls(uid: int, layout: str, keys: list[str], *, dns: bool) -> dict[str, dict[str, Any]]:
     """What each attempt does without a sandbox, each in a fresh range."""
-    root = _scratch(uid)
+    root = _scratch(uid, layout)
     arena = Arena(root, uid, layout, dns=dns)
     found: dict[str, dict[str, Any]] = {}
     driver: Driver | None = None
@@ -239,7 +241,7 @@ def _mess(arena: Arena) -> bool:
 
 def confined(uid: int, mode: str, keys: list[str], *, dns: bool) -> dict[str, dict[str, Any]]:
     """What each attempt does in the sandbox, with the alerts that were recorded meanwhile."""
-    root = _scratch(uid)
+    root = _scratch(uid, mode)
     arena = Arena(root, uid, mode, dns=dns)
     found: dict[str, dict[str, Any]] = {}
     driver: Driver | None = None

@@ -43,10 +43,6 @@ if daemon():
     ready(); os.close(1); time.sleep(1000)
 signal.pause()
 """,
-    "daemonised, and its parent gone": """
-if daemon():
-    ready(); time.sleep(1000)
-""",
     "stopped": """
 pid = os.fork()
 if pid == 0: signal.pause()
@@ -228,7 +224,12 @@ def test_command_is_killed(start: Callable[..., Job], kind: str) -> None:
 
 
 def test_command_ends_and_leaves_a_daemon(start: Callable[..., Job]) -> None:
-    job = start(WORKLOADS["daemonised, and its parent gone"])
+    job = start("""
+reader, writer = os.pipe()
+if daemon():
+    ready(); os.write(writer, b"x"); time.sleep(1000)
+os.read(reader, 1)
+""")
     assert job.is_gone(), job.members()
     assert job.server.wait(PATIENCE_S) == 0
     assert _remains(job) == []

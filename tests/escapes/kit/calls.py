@@ -174,5 +174,5 @@ def output(command: list[str], **options: Any) -> bytes:
     done = subprocess.run(command, capture_output=True, timeout=6, check=False, **options)
     if done.returncode:
         text = done.stderr.decode(errors="replace").strip().splitlines()
-        raise OSError(1, f"exit {done.returncode}: {text[-1][-120:] if text else ''}")
+        raise OSError(0, f"exit {done.returncode}: {text[-1][-120:] if text else ''}")
     return done.stdout
