@@ -32,8 +32,19 @@ class ControlGroup:
     def records(self) -> list[tuple[str | int, ...]]:
         """What the helper has to know."""
         return [
-            *(("cgroup", str(directory / "cgroup.procs")) for directory in self.directories),
+            *(("cgroup", str(directory / file)) for directory, file in self.joined_by()),
             *(("counter", kind, str(path), key) for kind, path, key in self.counters),
+        ]
+
+    def joined_by(self) -> list[tuple[Path, str]]:
+        """Where the workload's first, single thread writes 0 to join.
+
+        Version 1's ``tasks`` moves one thread, and spares the wait for all of the machine that
+        moving a whole process costs (``cgroup_threadgroup_rwsem``).
+        """
+        return [
+            (directory, "tasks" if (directory / "tasks").exists() else "cgroup.procs")
+            for directory in self.directories
         ]
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ with its tier and fidelity. `modelarmor.sandbox.planner` makes it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -163,10 +164,9 @@ def describe_rule(rule: Rule) -> str:
     return text + (f" from {', '.join(source)}" if source else "")
 
 
+_SPECIAL = re.compile(rb"[\x00-\x20%\x7f]")
+
+
 def _escape(item: str | int) -> bytes:
-    raw = os.fsencode(str(item)) if isinstance(item, str) else str(item).encode()
-    if not any(byte <= 0x20 or byte in b"%\x7f" for byte in raw):
-        return raw
-    return b"".join(
-        b"%%%02x" % byte if byte <= 0x20 or byte in b"%\x7f" else bytes((byte,)) for byte in raw
-    )
+    raw = os.fsencode(item) if isinstance(item, str) else b"%d" % item
+    return _SPECIAL.sub(lambda match: b"%%%02x" % match[0][0], raw)

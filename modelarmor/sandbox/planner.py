@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from modelarmor.policy import decide
@@ -152,6 +153,7 @@ def _add_baseline(region: Region, right: str) -> None:
                 region.force(directory)
 
 
+@cache
 def _loaders() -> list[str]:
     """Dynamic loaders: the kernel executes them with every program that names one (PT_INTERP)."""
     found: set[str] = set()
@@ -187,6 +189,7 @@ class _Planner:
         self.command = command
         self.machine = machine
         self.ruled: list[PlannedRule] = []
+        self._reals: dict[str, str] = {}
         self.records: list[tuple[str | int, ...]] = []
         self.process = [rule for policy in policies for rule in policy.process]
         self.file = [rule for policy in policies for rule in policy.file]
@@ -379,7 +382,7 @@ class _Planner:
         tier: Tier = "supervised"
         fidelity: Fidelity = "exact"
         note = why
-        real = os.path.realpath(rule.value) if rule.match in ("path", "directory") else ""
+        real = self._real(rule.value.rstrip("/")) if rule.match in ("path", "directory") else ""
         if rule.outcome.action == "Audit":
             note = "reported"
         elif real and real != rule.value.rstrip("/") and rule.value != "/":
@@ -407,6 +410,17 @@ class _Planner:
             value = value.rstrip("/") + "/"
         self._record(number, section, rule.match, rule.outcome.action, flags, value,
                      rule.from_source, rule.allowed_args)  # fmt: skip
+
+    def _real(self, path: str) -> str:
+        """`os.path.realpath`, asked once for what the rules' paths have in common."""
+        if not path:
+            return "/"
+        if path not in self._reals:
+            parent, _, name = path.rpartition("/")
+            above = self._real(parent).rstrip("/")
+            link = Path(f"{above}/{name}")
+            self._reals[path] = os.path.realpath(link) if link.is_symlink() else str(link)
+        return self._reals[path]
 
     def _record(
         self,

@@ -11,11 +11,15 @@
 
 #include "syscall_table.h"
 
+static int by_name(const void *name, const void *entry) {
+	return strcmp(name, *(const char *const *)entry); /* the name is an entry's first member */
+}
+
 int syscall_number(const char *name) {
-	for (size_t i = 0; i < countof(syscall_table); i++)
-		if (strcmp(syscall_table[i].name, name) == 0)
-			return syscall_table[i].nr;
-	return -1;
+	const char *const *found = bsearch(name, syscall_table, countof(syscall_table),
+					   sizeof syscall_table[0], by_name);
+	size_t at = found ? (size_t)((const char *)found - (const char *)syscall_table) : 0;
+	return found ? syscall_table[at / sizeof syscall_table[0]].nr : -1;
 }
 
 const char *syscall_name(int nr) {

@@ -29,11 +29,19 @@ bool socket_traps(int nr) {
 
 /* A copy of the child's descriptor, sharing its open file; -1 where this machine does not let us. */
 static int copy_fd(struct task *task, int fd) {
-	autoclose int pidfd = (int)syscall(SYS_pidfd_open, task->pid, 0);
+	static pid_t last;
+	static int pidfd = -1;
+	/* The same caller again: its pidfd is still good, or says that it is somebody else by now. */
+	int copy = last == task->pid ? (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0) : -1;
+	if (last == task->pid && (copy >= 0 || errno != ESRCH))
+		return copy;
+	close_fd(&pidfd);
+	pidfd = (int)syscall(SYS_pidfd_open, task->pid, 0);
 	if (pidfd < 0) { /* not a thread group's leader */
 		task_status(task);
 		pidfd = (int)syscall(SYS_pidfd_open, task->tgid, 0);
 	}
+	last = pidfd < 0 ? 0 : task->pid;
 	return pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 }
 
