@@ -24,7 +24,7 @@ from .model import (
 
 #: a program that no rule names
 OTHER: Final = ""
-Where = Literal["at", "in", "below", "match", "any"]
+Where = Literal["at", "in", "below", "match", "any", "query"]
 
 _FILE_KINDS: Final[tuple[OperationKind, ...]] = (
     "read", "list", "write", "create", "delete", "metadata",
@@ -46,7 +46,7 @@ _SOCKETS: Final = {
     "rdm": ("tipc", "rdm", ""),
     "seqpacket": ("unix", "seqpacket", ""),
     "packet (raw)": ("packet", "raw", ""),
-    "packet (datagram)": ("packet", "dgram", ""),
+    "packet (datagram)": ("packet", "dgram", "768"),
     "packet (obsolete)": ("inet", "packet", ""),
 }
 
@@ -113,9 +113,12 @@ class _Paths:
     def samples(self) -> Iterator[Sample]:
         seen: set[str] = set()
         for subject, path in self._places():
-            if path not in seen:
+            if path not in seen and path.startswith("/"):
                 seen.add(path)
-                yield Sample(subject, path, list(self._questions(subject, path)))
+                if subject.section == "file":
+                    yield Sample(subject, path, list(self._file_questions(path)))
+                exec_subject = replace(subject, section="process")
+                yield Sample(exec_subject, path, list(self._process_questions(path)))
 
     def _places(self) -> Iterator[tuple[Subject, str]]:
         other = self._other
@@ -125,29 +128,35 @@ class _Paths:
             yield Subject("file", "at", directory), directory.rstrip("/") or "/"
             yield Subject("file", "in", directory), f"{directory}{other}"
             yield Subject("file", "below", directory), f"{directory}{other}/{other}"
+        patterns = [(text, Glob(text), _fitting(text, other)) for text in self._patterns]
+        # Where two rules overlap, neither one's own sample need show it: each name is sought in
+        # each directory, and where the other patterns point.
+        spots = [(directory, directory) for directory in self.directories]
+        spots += [(text, fitting[: fitting.rfind("/") + 1]) for text, _, fitting in patterns]
         for name in self._names:
             yield Subject("process", "match", name), f"/{other}/{name}"
-            for directory in self.directories:
+            for spot, directory in spots:
                 for path in (f"{directory}{name}", f"{directory}{other}/{name}"):
-                    yield Subject("process", "match", name, directory), path
-        for pattern in self._patterns:
-            glob, fitting = Glob(pattern), _fitting(pattern, other)
-            if glob.matches(fitting) and fitting.startswith("/"):
-                yield Subject("file", "match", pattern), fitting
-            name = fitting.rpartition("/")[2]
-            for directory in self.directories:
+                    yield Subject("process", "match", name, spot), path
+        for text, glob, fitting in patterns:
+            name = fitting[fitting.rfind("/") + 1 :]
+            if glob.matches(fitting):
+                yield Subject("file", "match", text), fitting
+            for spot, directory in spots:
                 for path in (f"{directory}{name}", f"{directory}{other}/{name}"):
                     if glob.matches(path):
-                        yield Subject("file", "match", pattern, directory), path
+                        yield Subject("file", "match", text, spot), path
 
-    def _questions(self, subject: Subject, path: str) -> Iterator[tuple[Cell, Operation]]:
-        kinds = _FILE_KINDS if subject.section == "file" else ()
+    def _file_questions(self, path: str) -> Iterator[tuple[Cell, Operation]]:
+        for cell in itertools.product(_FILE_KINDS, self._sources, self._owners, self._ttys):
+            kind, source, owner, tty = cell
+            yield Cell(*cell), Operation(kind, path, source, owner=owner, tty=tty)
+
+    def _process_questions(self, path: str) -> Iterator[tuple[Cell, Operation]]:
         for source, owner, tty in itertools.product(self._sources, self._owners, self._ttys):
-            base = Operation("exec", path, source=source, owner=owner, tty=tty)
-            for kind in kinds:
-                yield Cell(kind, source, owner, tty), replace(base, kind=kind)
             for extra, args in self._argument_lists(path):
-                yield Cell("exec", source, owner, tty, extra), replace(base, args=args)
+                cell = Cell("exec", source, owner, tty, extra)
+                yield cell, Operation("exec", path, source, owner=owner, tty=tty, args=args)
 
     def _argument_lists(self, path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "", ()
@@ -180,12 +189,12 @@ def _network(policies: Sequence[Policy]) -> Iterator[Sample]:
     if queries:
         domains = _unique(rule.domain for rule in queries)
         other = _unmentioned(domains)
-        names = {f"DNS queries for {domain}": domain for domain in domains}
-        names |= {f"DNS queries for names in {domain}": f"{other}.{domain}" for domain in domains}
-        names["DNS queries for other names"] = f"{other}.invalid"
+        names = {domain: domain for domain in domains}
+        names |= {f"names in {domain}": f"{other}.{domain}" for domain in domains}
+        names["other names"] = f"{other}.invalid"
         for label, name in names.items():
             yield Sample(
-                Subject("network", "any", label),
+                Subject("network", "query", label),
                 "",
                 [
                     (Cell("network", source), Operation("network", source=source, dns=name))

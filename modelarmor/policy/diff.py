@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from ._samples import OTHER, Cell, Sample, Subject, Where, samples
 from .decide import Decision, Operation, OperationKind, Table
@@ -44,6 +44,10 @@ _EXTENTS: Final[dict[frozenset[Where], str]] = {
     frozenset({"in", "below"}): "below {}",
     frozenset({"at", "in", "below"}): "{} and everything below",
 }
+_READING: Final = frozenset({"read", "list"})
+_CHANGING: Final = frozenset({"write", "create", "delete", "metadata"})
+_VERBS: Final = {"metadata": "change metadata of", "capability": "use", "network": "network",
+                 "syscall": "system call"}  # fmt: skip
 _EXCEPTIONS_SHOWN: Final = 4
 
 
@@ -76,8 +80,7 @@ class Change:
     after: str
 
     def __str__(self) -> str:
-        what = "/".join(self.operations)
-        parts = [self.subject if self.section == "presets" else f"{what} {self.subject}"]
+        parts = [_verbs(self.operations), self.subject]
         if self.sources:
             named = [source for source in self.sources if source != OTHER]
             parts.append(
@@ -228,16 +231,10 @@ class _Comparison:
         sources: dict[tuple[Effect, OperationKind, frozenset[_Condition]], set[str]] = {}
         for (effect, kind, source), when in conditions.items():
             sources.setdefault((effect, kind, frozenset(when)), set()).add(source)
-        kinds: dict[
-            tuple[Effect, str, frozenset[_Condition], frozenset[str]], list[OperationKind]
-        ] = {}
+        alike: dict[tuple[Effect, frozenset[_Condition], frozenset[str]], list[OperationKind]] = {}
         for (effect, kind, circumstances), programs in sources.items():
-            section = first.subject.section
-            if section in ("process", "file"):
-                section = "process" if kind == "exec" else "file"
-            place = effect, section, circumstances, frozenset(programs)
-            kinds.setdefault(place, []).append(kind)
-        for (effect, section, circumstances, named), operations in kinds.items():
+            alike.setdefault((effect, circumstances, frozenset(programs)), []).append(kind)
+        for (effect, circumstances, named), operations in alike.items():
             same = [
                 cell
                 for cell, (its_effect, _) in first.cells.items()
@@ -246,7 +243,7 @@ class _Comparison:
             example = first.cells[same[0]][1]
             yield Change(
                 effect,
-                section,
+                first.subject.section,
                 tuple(operations),
                 _label(members),
                 () if named == {cell.source for cell in first.every} else tuple(sorted(named)),
@@ -264,14 +261,17 @@ def _reports(decision: Decision) -> bool:
 
 def _nest(asked: Sequence[_Asked]) -> None:
     """Find for each path the sample of the deepest directory around it, and whether it says all."""
-    around = {(one.subject.value, one.subject.where): one for one in asked
-              if one.subject.where in _AROUND}  # fmt: skip
+    around = {
+        (one.subject.section, one.subject.value, str(one.subject.where)): one
+        for one in asked
+        if one.subject.where in _AROUND
+    }
     for one in asked:
         end, where = one.path.rfind("/") + 1, "in"
         while end > 0 and one.path != "/":
             directory = one.path[:end]
             own = one.subject.where in _AROUND and directory == one.subject.value
-            if not own and (outer := around.get((directory, cast(Where, where)))):
+            if not own and (outer := around.get((one.subject.section, directory, where))):
                 one.within = outer
                 one.implied = all(outer.effect(cell) == one.effect(cell) for cell in one.every)
                 break
@@ -279,22 +279,35 @@ def _nest(asked: Sequence[_Asked]) -> None:
             end, where = one.path.rfind("/", 0, end - 1) + 1, "below"
 
 
+def _verbs(operations: Sequence[str]) -> str:
+    """The operations as words: ``read`` for all that reads, ``write`` for all that changes."""
+    words = list(operations)
+    for word, kinds in (("read", _READING), ("write", _CHANGING)):
+        if kinds <= set(words):
+            words = [kind for kind in words if kind == word or kind not in kinds]
+    return "/".join(_VERBS.get(word, word) for word in words)
+
+
 def _whole(subject: Subject) -> Subject:
-    """A directory, what is in it and what is below, which are told together where they agree."""
+    """What is told together where it agrees: a directory and what it holds, all protocols …"""
     if subject.where in ("at", *_AROUND):
         return replace(subject, where="at")
-    return subject
+    if subject.where == "match":
+        return replace(subject, directory="")
+    return replace(subject, value="") if subject.where in ("any", "query") else subject
 
 
 def _label(members: Sequence[_Asked]) -> str:
     subject = members[0].subject
     value = subject.value
     match subject.where:
-        case "any":
-            return value
+        case "any" | "query" as where:
+            values = ", ".join(member.subject.value for member in members)
+            return f"DNS queries for {values}" if where == "query" else values
         case "match":
-            what = f"names matching {value}" if "/" in value or "*" in value else f"any {value}"
-            return f"{what} in {subject.directory}" if subject.directory else what
+            what = f"what matches {value}" if "/" in value else f"any {value}"
+            places = [member.subject.directory for member in members]
+            return what if "" in places else f"{what} in {', '.join(dict.fromkeys(places))}"
         case _:
             return _EXTENTS[frozenset(member.subject.where for member in members)].format(value)
 
@@ -316,7 +329,9 @@ def _when(some: frozenset[_Condition], every: set[_Condition]) -> str:
     """The conditions in words: only the respects in which they are not all."""
     if some == every:
         return ""
-    owners, ttys, extras = ({condition[i] for condition in some} for i in range(3))
+    owners = {owner for owner, _, _ in some}
+    ttys = {tty for _, tty, _ in some}
+    extras = {extra for _, _, extra in some}
     words = []
     if len(owners) == 1 and len({condition[0] for condition in every}) > 1:
         words.append("by the file's owner" if True in owners else "by others than the file's owner")

@@ -348,6 +348,9 @@ class _Planner:
             # Landlock already keeps other processes' memory and environment out of reach; what the
             # preset adds (their command lines and the like) is worth telling, not a slower open.
             modes["read"] = modes["read"] if modes["read"] != "none" else "report"
+        if self.machine.uid == 0 and modes["write"] != "enforce":
+            # Root owns the kernel's settings and the devices; the helper refuses those (notify.c).
+            modes["write"] = "enforce" if write.default else "report"
         modes["metadata"] = "enforce" if modes["write"] != "none" else "none"
         return modes
 

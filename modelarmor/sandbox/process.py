@@ -258,7 +258,6 @@ class Sandbox:
         group = cgroup.make(workload.resources)
         records = [
             *_supervised_limits(workload.resources, group),
-            *_socket_directories(workload, env),
             *group.records(),
         ]
         try:
@@ -338,8 +337,3 @@ def _supervised_limits(
         limits.append(("limit", "cpu", max(1, int(resources.cpu * 1000))))
     return limits
 
-
-def _socket_directories(workload: Workload, env: Mapping[str, str]) -> list[tuple[str | int, ...]]:
-    """Where a workload whose files are not limited may still talk to sockets: its own places."""
-    places = [str(workload.cwd or Path.cwd()), env.get("TMPDIR", "/tmp")]
-    return [("unixdir", os.path.realpath(place)) for place in places]

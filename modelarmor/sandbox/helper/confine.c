@@ -123,6 +123,9 @@ bool confine_capabilities(uint64_t keep, char *error, size_t size) {
 	return true;
 }
 
+/* The first number that no kernel had when this was written (7.0). */
+enum { FUTURE = 472 };
+
 /* ---- seccomp ------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
@@ -142,7 +145,11 @@ static const struct refused {
 	/* other processes */
 	{"ptrace", CAP_SYS_PTRACE}, {"process_vm_readv", CAP_SYS_PTRACE},
 	{"process_vm_writev", CAP_SYS_PTRACE}, {"process_madvise", -1}, {"pidfd_getfd", -1},
-	{"kcmp", -1},
+	{"kcmp", -1}, {"process_mrelease", -1}, {"migrate_pages", -1}, {"move_pages", -1},
+	/* memory, queues and semaphores that have a number instead of a path */
+	{"shmget", -1}, {"shmat", -1}, {"shmctl", -1}, {"msgget", -1}, {"msgsnd", -1}, {"msgrcv", -1},
+	{"msgctl", -1}, {"semget", -1}, {"semop", -1}, {"semtimedop", -1}, {"semctl", -1},
+	{"mq_open", -1}, {"mq_unlink", -1},
 	/* work that the kernel does out of our sight */
 	{"io_uring_setup", -1}, {"io_uring_enter", -1}, {"io_uring_register", -1},
 	{"userfaultfd", -1}, {"bpf", CAP_BPF}, {"perf_event_open", CAP_PERFMON},
@@ -181,6 +188,18 @@ static const char *const metadata_calls[] = {
 static const char *const late_metadata_calls[] = {"setxattrat", "removexattrat", "file_setattr"};
 static const char *const endpoint_calls[] = {"connect", "bind", "listen"};
 static const char *const message_calls[] = {"sendmsg", "sendmmsg"};
+
+/* The first two type into the terminal; the others change a file's attributes through a descriptor
+ * that was opened to read (FS_IOC_SETFLAGS, its 32-bit form, SETVERSION, FSSETXATTR). */
+static const uint32_t ioctls[] = {TIOCSTI, TIOCLINUX, 0x40086602, 0x40046602, 0x40087602, 0x401c5820};
+
+static size_t confine_ioctls_count(const struct plan *plan) {
+	return plan->modes[TRAP_METADATA] != MODE_NONE ? countof(ioctls) : 2;
+}
+
+bool confine_terminal_ioctl(uint32_t request) {
+	return request == TIOCSTI || request == TIOCLINUX;
+}
 
 struct program {
 	struct sock_filter code[1024];
@@ -252,10 +271,9 @@ static void build(struct program *p, const struct plan *plan) {
 	emit(p, BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0);
 	GIVE(p, FAIL(ENOSYS));
 	LOAD(p, nr);
-#if defined(__x86_64__)
-	emit(p, BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1); /* x32 */
+	/* Calls that nobody has looked at yet, and on x86_64 those of x32. */
+	emit(p, BPF_JMP | BPF_JGE | BPF_K, FUTURE, 0, 1);
 	GIVE(p, FAIL(ENOSYS));
-#endif
 	/* Audited system calls trap whatever else would be said of them. */
 	for (int i = 0; i < plan->n_syscalls; i++)
 		if (plan->syscalls[i].nr >= 0) {
@@ -285,6 +303,8 @@ static void build(struct program *p, const struct plan *plan) {
 	}
 	if (plan->modes[TRAP_ENDPOINT] != MODE_NONE)
 		when_each(p, endpoint_calls, countof(endpoint_calls), TRAP_ACTION);
+	else if (plan->modes[TRAP_WRITE] == MODE_ENFORCE)
+		when(p, "bind", TRAP_ACTION); /* makes a file, if its address is a path */
 	if (plan->modes[TRAP_DNS] != MODE_NONE) {
 		when(p, "sendto", TRAP_ACTION);
 		when_each(p, message_calls, countof(message_calls), TRAP_ACTION);
@@ -300,18 +320,21 @@ static void build(struct program *p, const struct plan *plan) {
 		emit(p, BPF_JMP | BPF_JSET | BPF_K, MSG_FASTOPEN, 0, 1);
 		GIVE(p, TRAP_ACTION);
 		GIVE(p, SECCOMP_RET_ALLOW);
-		if (plan->egress == EGRESS_LIMITED) {
-			when_each(p, message_calls, countof(message_calls), TRAP_ACTION);
-		} else {
-			when_bits(p, "sendmsg", 2, MSG_FASTOPEN, TRAP_ACTION);
-			when_bits(p, "sendmmsg", 3, MSG_FASTOPEN, TRAP_ACTION);
-		}
+		when_each(p, message_calls, countof(message_calls), TRAP_ACTION);
 	}
-	for (int nr = 0; nr < 512; nr++)
-		if (signals_trap(plan, nr)) {
-			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 1);
-			GIVE(p, TRAP_ACTION);
+	for (int nr = 0; nr < FUTURE; nr++) {
+		if (!processes_trap(plan, nr))
+			continue;
+		int target = processes_target(nr); /* 0 there is the caller itself, and no question */
+		emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, target < 0 ? 1 : 4);
+		if (target >= 0) {
+			LOAD_ARG(p, target);
+			emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
 		}
+		GIVE(p, TRAP_ACTION);
+		if (target >= 0)
+			LOAD(p, nr);
+	}
 	for (int i = 0; i < plan->n_presets; i++) /* mmap(… PROT_EXEC, MAP_ANONYMOUS …), all registers */
 		if (plan->presets[i].preset == PRESET_ANON_EXEC) {
 			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_mmap, 0, 6);
@@ -327,12 +350,13 @@ static void build(struct program *p, const struct plan *plan) {
 		  CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
 			  CLONE_NEWUTS | CLONE_NEWCGROUP,
 		  TRAP_ACTION);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_ioctl, 0, 5);
+	size_t n = confine_ioctls_count(plan);
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_ioctl, 0, (uint8_t)(n + 3));
 	LOAD_ARG(p, 1);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, TIOCLINUX, 0, 1);
-	GIVE(p, TRAP_ACTION);
+	for (size_t i = 0; i < n; i++)
+		emit(p, BPF_JMP | BPF_JEQ | BPF_K, ioctls[i], (uint8_t)(n - i), 0);
 	GIVE(p, SECCOMP_RET_ALLOW);
+	GIVE(p, TRAP_ACTION);
 	/* Setting a new personality is refused; asking for the present one is not. */
 	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_personality, 0, 4);
 	LOAD_ARG(p, 0);

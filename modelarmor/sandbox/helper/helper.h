@@ -10,8 +10,8 @@
  *
  * One job a file:  main.c lifecycle | plan.c the table and its decisions | confine.c Landlock,
  * seccomp, capabilities | notify.c one notification after another | path.c what a path of the child
- * means | socket.c network calls | signals.c signals | report.c alerts as JSON lines | resource.c
- * limits | check.c the table, for tests.
+ * means | socket.c network calls | processes.c calls that name another process | report.c alerts as
+ * JSON lines | resource.c limits | check.c the table, for tests.
  */
 #ifndef MODELARMOR_HELPER_H
 #define MODELARMOR_HELPER_H
@@ -95,6 +95,12 @@ struct preset_rule {
 	enum action action;
 };
 
+struct named {
+	dev_t dev;
+	ino_t ino;
+	const char *path;
+};
+
 struct fs_grant {
 	char *path;
 	uint64_t rights;
@@ -154,8 +160,8 @@ struct plan {
 	enum egress egress;
 	struct endpoint *endpoints;
 	int n_endpoints;
-	char **unix_dirs;
-	int n_unix_dirs;
+	struct named *named;
+	int n_named;
 	struct limits limits;
 	char *cgroups[8];
 	int cgroup_fds[8];
@@ -196,6 +202,7 @@ bool confine_capabilities(uint64_t keep, char *error, size_t error_size);
 int confine_filter(const struct plan *plan, char *error, size_t error_size);
 bool confine_refused(int nr);
 int confine_capability_of(int nr);
+bool confine_terminal_ioctl(uint32_t request);
 
 /* ---- report.c ----------------------------------------------------------------------------- */
 
@@ -267,7 +274,7 @@ void path_protect(pid_t guard, pid_t supervisor);
 bool path_is_protected(const char *path);
 pid_t path_proc_pid(const char *path, const char **rest);
 
-/* ---- notify.c, socket.c, signals.c, resource.c -------------------------------------------------------- */
+/* ---- notify.c, socket.c, processes.c, resource.c -------------------------------------------------------- */
 
 void notify_handle(const struct plan *plan, int listener, const struct seccomp_notif *req);
 void notify_init(pid_t child);
@@ -284,11 +291,13 @@ int socket_waiting(struct pollfd *fds, int max);
 void socket_ready(const struct pollfd *fds, int count);
 bool socket_can_act(pid_t pid);
 
-bool signals_trap(const struct plan *plan, int nr);
-void signals_handle(const struct plan *plan, struct task *task, const struct seccomp_notif *req);
+bool processes_trap(const struct plan *plan, int nr);
+int processes_target(int nr);
+void processes_handle(const struct plan *plan, struct task *task, const struct seccomp_notif *req);
 
 bool resource_open(struct plan *plan, char *error, size_t error_size);
 bool resource_apply(const struct plan *plan, char *error, size_t error_size);
+void resource_files_reached(void);
 bool resource_watched(const struct plan *plan);
 bool resource_check(struct plan *plan, pid_t child);
 

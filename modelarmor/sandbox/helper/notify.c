@@ -6,8 +6,10 @@
  */
 #include "helper.h"
 
+#include <elf.h>
 #include <linux/capability.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <sys/time.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -40,8 +42,11 @@ static void give_fd(struct task *task, int fd, int flags) {
 					  .flags = SECCOMP_ADDFD_FLAG_SEND,
 					  .srcfd = (uint32_t)fd,
 					  .newfd_flags = (uint32_t)(flags & O_CLOEXEC)};
-	if (ioctl(task->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 && errno != ENOENT)
+	if (ioctl(task->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 && errno != ENOENT) {
+		if (errno == EMFILE)
+			resource_files_reached();
 		notify_reply(task->listener, task->id, errno, 0);
+	}
 }
 
 /* ---- judging and reporting ----------------------------------------------------------------- */
@@ -64,6 +69,54 @@ static bool preset_refuses(const struct plan *plan, enum preset preset, struct v
 static bool fileless(const char *path) {
 	return strncmp(path, "/memfd:", 7) == 0 || strncmp(path, "/dev/shm/", 9) == 0 ||
 	       strncmp(path, "/run/shm/", 9) == 0;
+}
+
+/* The path under which a Block rule names this very file, if that is not the one that was used. */
+static const char *other_name(const struct plan *plan, const char *path, int fd) {
+	struct stat st;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink < 2)
+		return NULL;
+	for (int i = 0; i < plan->n_named; i++)
+		if (plan->named[i].ino == st.st_ino && plan->named[i].dev == st.st_dev &&
+		    strcmp(plan->named[i].path, path) != 0)
+			return plan->named[i].path;
+	return NULL;
+}
+
+/* What is the machine's, not the workload's: changing the kernel's settings and other processes', and
+ * devices that reach hardware or the kernel. A rule that allows one by name comes before this. */
+static bool belongs_to_machine(const char *path, enum kind kind, bool of_another, int fd) {
+	bool changes = kind != OP_READ && kind != OP_LIST;
+	static const char *const settings[] = {"/proc/sys/", "/proc/irq/", "/proc/sysrq-trigger", "/sys/",
+					       "/proc/mtrr", "/proc/acpi/", "/proc/bus/"};
+	struct stat st;
+	for (size_t i = 0; changes && i < countof(settings); i++)
+		if (!strncmp(path, settings[i], strlen(settings[i])))
+			return true;
+	if (changes && of_another)
+		return true;
+	if (kind != OP_READ && kind != OP_WRITE)
+		return false;
+	if (fd < 0 || fstat(fd, &st) < 0 || (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)))
+		return false;
+	unsigned major = major(st.st_rdev), minor = minor(st.st_rdev);
+	switch (S_ISBLK(st.st_mode) ? 0 : major) { /* Documentation/admin-guide/devices.txt */
+	case 0:					   /* disks */
+	case 7:					   /* consoles' screens */
+	case 10:				   /* kvm, fuse, tun, userfaultfd, uinput, loop-control … */
+	case 13:				   /* keyboards and mice */
+	case 21:				   /* SCSI, raw */
+	case 29:				   /* frame buffers */
+	case 202:				   /* model-specific registers */
+	case 203:
+		return true;
+	case 1: /* null, zero, full, random, urandom are harmless; mem, kmem, port, kmsg are not */
+		return minor != 3 && minor != 5 && minor != 7 && minor != 8 && minor != 9;
+	case 4: /* virtual consoles and serial lines */
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* The policy's verdict on one operation of a task on a resolved path. */
@@ -95,6 +148,15 @@ struct verdict notify_judge(const struct plan *plan, struct task *task, enum kin
 	if (kind == OP_EXEC && plan->sourced[CLASS_PROCESS])
 		op.parent = task_parent_exe(task);
 	verdict = plan_decide(plan, &op);
+	if (verdict.allow && plan->n_named && inode_fd >= 0 &&
+	    (op.path = other_name(plan, path, inode_fd)) != NULL) {
+		struct verdict other = plan_decide(plan, &op);
+		if (!other.allow)
+			verdict = other;
+	}
+	if (verdict.allow && verdict.rule == RULE_NONE && kind != OP_EXEC &&
+	    belongs_to_machine(path, kind, foreign && foreign != task->tgid, inode_fd))
+		verdict = (struct verdict){.rule = RULE_SANDBOX, .audit = RULE_NONE};
 	if (verdict.allow && verdict.audit == RULE_NONE)
 		verdict.audit = audit;
 	return verdict;
@@ -331,13 +393,36 @@ int notify_tick(const struct plan *plan) {
 	return n_pending ? 2 : -1;
 }
 
-/* The interpreter of a script, or an empty string. */
-static void interpreter_of(int fd, char *to) {
+/* The dynamic loader that a program names (PT_INTERP), or an empty string. */
+static void loader_of(int in, const char *head, ssize_t n, char *to) {
+	Elf64_Ehdr elf;
+	Elf64_Phdr segment;
+	if (n < (ssize_t)sizeof elf)
+		return;
+	memcpy(&elf, head, sizeof elf);
+	for (int i = 0; i < elf.e_phnum && i < 128; i++) {
+		off_t at = (off_t)(elf.e_phoff + (uint64_t)i * sizeof segment);
+		if (pread(in, &segment, sizeof segment, at) != sizeof segment)
+			return;
+		if (segment.p_type != PT_INTERP || !segment.p_filesz || segment.p_filesz > 255)
+			continue;
+		ssize_t size = pread(in, to, segment.p_filesz, (off_t)segment.p_offset);
+		to[size > 0 ? size : 0] = 0;
+		return;
+	}
+}
+
+/* What the kernel runs along with a file: a script's interpreter, or (``*loader``) a program's
+ * loader; an empty string for neither. */
+static void interpreter_of(int fd, char *to, bool *loader) {
 	char link[32], head[256];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	autoclose int in = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	ssize_t n = in < 0 ? 0 : read(in, head, sizeof head - 1);
 	to[0] = 0;
+	*loader = n > 4 && !memcmp(head, "\x7f" "ELF", 4);
+	if (*loader)
+		loader_of(in, head, n, to);
 	if (n < 3 || head[0] != '#' || head[1] != '!')
 		return;
 	head[n] = 0;
@@ -358,7 +443,7 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 		return;
 	}
 	task->argv = argv;
-	bool enforce = plan->modes[TRAP_EXEC] == MODE_ENFORCE, good = true;
+	bool enforce = plan->modes[TRAP_EXEC] == MODE_ENFORCE, good = true, loader = false;
 	if (n_pending) {
 		task_status(task);
 		settle_execs_of(plan, task->tgid);
@@ -369,7 +454,9 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 		if (at.fd < 0 || fstat(at.fd, &st) < 0 || !S_ISREG(st.st_mode))
 			break; /* nothing to run: the kernel has the right error */
 		struct verdict verdict = notify_judge(plan, task, OP_EXEC, at.path, at.fd);
-		if (first && verdict.posture)
+		/* The command that the caller named, and the loader that every program names, are not the
+		 * posture's business; a Block rule's they are. */
+		if ((first || loader) && verdict.posture)
 			verdict = (struct verdict){.allow = true, .rule = RULE_NONE, .audit = RULE_NONE};
 		if (visible(&verdict)) {
 			/* Resource is the command line, as KubeArmor gives it. */
@@ -383,9 +470,11 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 			notify_report(plan, task, &verdict, "Process", resource, "syscall=SYS_EXECVE");
 		}
 		good = verdict.allow;
-		if (good && enforce && !first)
+		if (good && enforce && !first && !loader)
 			expect_exec(task, at.fd);
-		interpreter_of(at.fd, script);
+		if (loader)
+			break;
+		interpreter_of(at.fd, script, &loader);
 		path_release(&at);
 		if (!script[0])
 			break;
@@ -672,6 +761,15 @@ static void handle_change(const struct plan *plan, struct task *task, int nr, in
 	path_release(&at);
 }
 
+/* Attribute ioctls are not made for anybody: programs take it for a file system that has none. */
+static void handle_attributes(const struct plan *plan, struct task *task, int nr, int fd) {
+	struct resolved at;
+	path_resolve(task, fd, "", RESOLVE_FOLLOW, &at);
+	if (at.fd < 0 || passes(plan, task, OP_METADATA, at.path, at.fd, nr))
+		notify_reply(task->listener, task->id, at.fd < 0 ? at.error : ENOTTY, 0);
+	path_release(&at);
+}
+
 static bool read_times(struct task *task, uint64_t address, int form, struct change *change) {
 	struct timeval tv[2];
 	struct utimbuf old;
@@ -691,8 +789,10 @@ static bool read_times(struct task *task, uint64_t address, int form, struct cha
 #endif
 	(void)old;
 	bool good = task_read(task->pid, address, tv, sizeof tv) == sizeof tv;
-	for (int i = 0; i < 2; i++)
-		change->times[i] = (struct timespec){tv[i].tv_sec, tv[i].tv_usec * 1000};
+	for (int i = 0; good && i < 2; i++) /* more than a second's worth is for the kernel to refuse */
+		change->times[i] = (struct timespec){
+			tv[i].tv_sec, tv[i].tv_usec < 0 || tv[i].tv_usec >= 1000000 ? -1
+										      : tv[i].tv_usec * 1000};
 	return good;
 }
 
@@ -825,9 +925,8 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 			audit_syscall(plan, &task, d);
 			break;
 		}
-	if (confine_refused(nr) && (nr != SYS_ioctl || (uint32_t)a[1] == TIOCSTI ||
-				    (uint32_t)a[1] == TIOCLINUX) &&
-	    (nr != SYS_clone || a[0] & 0x7e020000)) {
+	bool attributes = nr == SYS_ioctl && !confine_terminal_ioctl((uint32_t)a[1]);
+	if (confine_refused(nr) && !attributes && (nr != SYS_clone || a[0] & 0x7e020000)) {
 		handle_refused(plan, &task, nr);
 		return;
 	}
@@ -835,8 +934,8 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 		socket_handle(plan, &task, req);
 		return;
 	}
-	if (signals_trap(plan, nr)) {
-		signals_handle(plan, &task, req);
+	if (processes_trap(plan, nr)) {
+		processes_handle(plan, &task, req);
 		return;
 	}
 	bool opens = plan->modes[TRAP_READ] != MODE_NONE || plan->modes[TRAP_WRITE] != MODE_NONE;
@@ -954,6 +1053,10 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 	CALL(mknodat):
 		if (writes)
 			return handle_name(plan, &task, nr, (int)a[0], a[1], 0, (mode_t)a[2], a[3], 0);
+		break;
+	CALL(ioctl):
+		if (changes)
+			return handle_attributes(plan, &task, nr, (int)a[0]);
 		break;
 	CALL(fchmodat):
 	case 452: /* fchmodat2, 6.6 */

@@ -455,7 +455,8 @@ static void name_missing(struct task *task, int dirfd, const char *path, char *n
 
 /* Resolves a path of the child; see struct resolved. Where the object does not exist, ``path`` is what
  * it would be called, or empty. */
-void path_resolve(struct task *task, int dirfd, const char *path, int how, struct resolved *out) {
+static void resolve(struct task *task, int dirfd, const char *path, int how, struct resolved *out,
+		    int depth) {
 	out->fd = out->parent = -1;
 	out->error = 0;
 	out->name[0] = out->path[0] = 0;
@@ -485,7 +486,7 @@ void path_resolve(struct task *task, int dirfd, const char *path, int how, struc
 	memcpy(directory, path, cut);
 	directory[cut] = 0;
 	if (!strcmp(out->name, ".") || !strcmp(out->name, "..") || !out->name[0]) {
-		out->error = out->name[0] ? EINVAL : EBUSY;
+		out->error = how != RESOLVE_PARENT ? ENOENT : out->name[0] ? EINVAL : EBUSY;
 		return;
 	}
 	out->parent = open_path(task, dirfd, cut ? directory : ".", true, out->path);
@@ -497,6 +498,17 @@ void path_resolve(struct task *task, int dirfd, const char *path, int how, struc
 		return;
 	}
 	out->error = how == RESOLVE_PARENT ? 0 : ENOENT;
+	char target[PATH_MAX];
+	ssize_t n = how == RESOLVE_FOLLOW && depth < 8
+			    ? readlinkat(out->parent, out->name, target, sizeof target - 1)
+			    : -1;
+	if (n > 0) { /* a link to what does not exist: creating makes its target */
+		int from = out->parent;
+		target[n] = 0;
+		resolve(task, from, target, how, out, depth + 1);
+		close(from);
+		return;
+	}
 	size_t have = strlen(out->path);
 	if (have + 1 + strlen(out->name) >= sizeof out->path) {
 		out->error = ENAMETOOLONG;
@@ -505,6 +517,10 @@ void path_resolve(struct task *task, int dirfd, const char *path, int how, struc
 		return;
 	}
 	snprintf(out->path + have, sizeof out->path - have, "%s%s", have > 1 ? "/" : "", out->name);
+}
+
+void path_resolve(struct task *task, int dirfd, const char *path, int how, struct resolved *out) {
+	resolve(task, dirfd, path, how, out, 0);
 }
 
 void path_release(struct resolved *resolved) {

@@ -11,6 +11,13 @@
 
 #include "syscall_table.h"
 
+/* Calls that came after some build machines' headers; their numbers are the same everywhere. */
+static const struct {
+	const char *name;
+	int nr;
+} late_calls[] = {{"fchmodat2", 452}, {"setxattrat", 463}, {"removexattrat", 466},
+		  {"open_tree_attr", 467}, {"file_setattr", 469}, {"process_mrelease", 448}};
+
 static int by_name(const void *name, const void *entry) {
 	return strcmp(name, *(const char *const *)entry); /* the name is an entry's first member */
 }
@@ -19,13 +26,21 @@ int syscall_number(const char *name) {
 	const char *const *found = bsearch(name, syscall_table, countof(syscall_table),
 					   sizeof syscall_table[0], by_name);
 	size_t at = found ? (size_t)((const char *)found - (const char *)syscall_table) : 0;
-	return found ? syscall_table[at / sizeof syscall_table[0]].nr : -1;
+	if (found)
+		return syscall_table[at / sizeof syscall_table[0]].nr;
+	for (size_t i = 0; i < countof(late_calls); i++)
+		if (!strcmp(late_calls[i].name, name))
+			return late_calls[i].nr;
+	return -1;
 }
 
 const char *syscall_name(int nr) {
 	for (size_t i = 0; i < countof(syscall_table); i++)
 		if (syscall_table[i].nr == nr)
 			return syscall_table[i].name;
+	for (size_t i = 0; i < countof(late_calls); i++)
+		if (late_calls[i].nr == nr)
+			return late_calls[i].name;
 	return "unknown";
 }
 
@@ -200,8 +215,6 @@ static bool read_record(struct plan *plan, struct cursor *c) {
 		plan->egress = WORD(c, "any", "none", "limited");
 	} else if (!strcmp(record, "endpoint")) {
 		read_endpoint(plan, c);
-	} else if (!strcmp(record, "unixdir")) {
-		*ADD(plan->unix_dirs, plan->n_unix_dirs) = next(c);
 	} else if (!strcmp(record, "limit")) {
 		uint64_t *const limits[] = {&plan->limits.memory, &plan->limits.processes,
 					    &plan->limits.disk, &plan->limits.open_files,
@@ -458,6 +471,17 @@ static bool hashed(const struct rule *rule) {
 	       rule->match == MATCH_EXECNAME;
 }
 
+/* A file that is blocked by its path stays blocked under another name that it had before: hard links
+ * are told by the inode. Directories' contents are too many to know. */
+static void note_inode(struct plan *plan, const struct rule *rule) {
+	struct stat st;
+	if (rule->match != MATCH_PATH || rule->action != ACTION_BLOCK || rule->class > CLASS_FILE ||
+	    lstat(rule->value, &st) < 0 || !S_ISREG(st.st_mode))
+		return;
+	struct named *named = ADD(plan->named, plan->n_named);
+	*named = (struct named){st.st_dev, st.st_ino, rule->value};
+}
+
 static bool build_index(struct plan *plan) {
 	plan->buckets = malloc(BUCKETS * sizeof *plan->buckets);
 	plan->scanned = -1;
@@ -473,6 +497,7 @@ static bool build_index(struct plan *plan) {
 		int *head = hashed(rule) ? &plan->buckets[hash % BUCKETS] : &plan->scanned;
 		rule->next = *head;
 		*head = i;
+		note_inode(plan, rule);
 	}
 	return true;
 }

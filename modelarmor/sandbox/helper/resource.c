@@ -44,6 +44,10 @@ bool resource_apply(const struct plan *plan, char *error, size_t size) {
 			return false;
 		}
 	}
+	if (plan->limits.disk) { /* one file; the sum is watched */
+		struct rlimit size = {plan->limits.disk, plan->limits.disk};
+		setrlimit(RLIMIT_FSIZE, &size);
+	}
 	if (plan->limits.cpu_millis) {
 		cpu_set_t have, want;
 		uint64_t cpus = (plan->limits.cpu_millis + 999) / 1000;
@@ -76,6 +80,14 @@ static void alert(const char *what, uint64_t limit, uint64_t used, bool ended) {
 					   .rule = RULE_RESOURCE, .blocked = true,
 					   .message = ended ? "the limit was reached: the workload was ended"
 							    : "the limit was reached"});
+}
+
+/* Reaching it is said once: a program that runs into it does so again and again. */
+void resource_files_reached(void) {
+	static bool said;
+	if (!said)
+		alert("open-files", 0, 0, false);
+	said = true;
 }
 
 static void check_counters(struct plan *plan) {
@@ -166,7 +178,6 @@ static void add_tree(pid_t pid, struct usage *usage, bool exact, int depth) {
 
 /* Looks once; returns false when everything has to end. */
 bool resource_check(struct plan *plan, pid_t child) {
-	static bool files_said;
 	const struct limits *limit = &plan->limits;
 	struct usage usage = {0};
 	check_counters(plan);
@@ -174,10 +185,8 @@ bool resource_check(struct plan *plan, pid_t child) {
 		return true;
 	add_tree(getpid(), &usage, false, 0);
 	usage.processes--; /* ourselves */
-	if (limit->open_files && usage.open_files >= limit->open_files && !files_said) {
-		alert("open-files", limit->open_files, usage.open_files, false);
-		files_said = true;
-	}
+	if (limit->open_files && usage.open_files >= limit->open_files)
+		resource_files_reached();
 	if (limit->memory && usage.memory > limit->memory) {
 		/* Shared pages were counted once for each process: only now is the dear sum worth it. */
 		struct usage exact = {0};

@@ -100,8 +100,11 @@ static void describe(char *to, size_t size, int domain, int type, int protocol) 
 
 static bool family_permitted(const struct plan *plan, int domain, int type, int protocol) {
 	type &= 0xf;
-	if (plan->egress == EGRESS_ANY || domain == AF_UNIX)
+	if (plan->egress == EGRESS_ANY)
 		return true;
+	/* An unconnected datagram names its receiver in memory, which could be changed meanwhile. */
+	if (domain == AF_UNIX)
+		return type != SOCK_DGRAM;
 	if (domain == AF_NETLINK) /* interface lists, which getaddrinfo and ZeroMQ ask for */
 		return protocol == NETLINK_ROUTE;
 	/* Only what Landlock and the endpoint list know: not MPTCP, SCTP, raw, vsock … */
@@ -154,21 +157,37 @@ static void address_text(const union address *to, char *out, size_t size) {
 	}
 }
 
-static bool beneath(const char *path, const char *directory) {
-	size_t length = strlen(directory);
-	return !strncmp(path, directory, length) && (path[length] == '/' || !path[length]);
+/* Sockets that the sandbox itself put into the file system. */
+static struct own_socket {
+	dev_t dev;
+	ino_t ino;
+} own_sockets[1024];
+static unsigned n_own_sockets;
+
+static void remember_socket(const struct resolved *at) {
+	struct stat st;
+	if (fstatat(at->parent, at->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode))
+		own_sockets[n_own_sockets++ % countof(own_sockets)] =
+			(struct own_socket){st.st_dev, st.st_ino};
 }
 
-/* A socket in the file system is a door to another program: it must be the profile's to write, and
- * where the policy does not limit files, lie in the profile's own directories. */
+static bool is_own_socket(int fd) {
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return false;
+	for (size_t i = 0; i < countof(own_sockets); i++)
+		if (own_sockets[i].ino == st.st_ino && own_sockets[i].dev == st.st_dev)
+			return true;
+	return false;
+}
+
+/* A socket in the file system is a door to another program: it must be the policy's to write, and
+ * where the policy does not limit files, be the sandbox's own. */
 static struct verdict judge_unix(const struct plan *plan, struct task *task, const char *path, int fd) {
 	struct verdict verdict = notify_judge(plan, task, OP_WRITE, path, fd);
 	if (!verdict.allow || plan->egress == EGRESS_ANY || plan->postures[CLASS_FILE] == POSTURE_BLOCK)
 		return verdict;
-	for (int i = 0; i < plan->n_unix_dirs; i++)
-		if (beneath(path, plan->unix_dirs[i]))
-			return verdict;
-	return beyond_egress;
+	return is_own_socket(fd) ? verdict : beyond_egress;
 }
 
 /* An abstract socket has no path: the Landlock domain is the limit, and before it can be (ABI 6) none
@@ -368,6 +387,8 @@ static void handle_bind(const struct plan *plan, struct task *task, const __u64 
 			failed = bind(fd, &to.any, length);
 		if (failed)
 			error = errno;
+		else if (path)
+			remember_socket(&at);
 		task_resume();
 		if (path && chdir("/") < 0)
 			error = errno;
@@ -572,12 +593,13 @@ void socket_handle(const struct plan *plan, struct task *task, const struct secc
 		handle_sendto(plan, task, a);
 	else if (nr == SYS_sendmsg || nr == SYS_sendmmsg)
 		handle_messages(plan, task, nr, a);
+	else if (nr == SYS_bind && (plan->modes[TRAP_ENDPOINT] != MODE_NONE ||
+				    plan->modes[TRAP_WRITE] == MODE_ENFORCE))
+		handle_bind(plan, task, a);
 	else if (plan->modes[TRAP_ENDPOINT] == MODE_NONE)
 		notify_continue(task->listener, task->id); /* seen by an Audit rule only */
 	else if (nr == SYS_connect)
 		handle_connect(plan, task, nr, a);
-	else if (nr == SYS_bind)
-		handle_bind(plan, task, a);
 	else
 		handle_listen(plan, task, a);
 }
