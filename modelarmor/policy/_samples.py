@@ -94,6 +94,12 @@ def samples(policies: Sequence[Policy]) -> Iterator[Sample]:
 class _Paths:
     """Questions about files and their execution."""
 
+    #: a file's name is asked about both ways, for what a file rule blocks cannot be executed
+    _SECTIONS: Final[dict[Section, tuple[Section, ...]]] = {
+        "file": ("file", "process"),
+        "process": ("process",),
+    }
+
     def __init__(self, policies: Sequence[Policy]) -> None:
         rules = [rule for p in policies for rule in (*p.process, *p.file)]
         self._paths = _unique(rule.value for rule in rules if rule.match == "path")
@@ -111,14 +117,13 @@ class _Paths:
         self._other = _unmentioned(rule.value for rule in rules)
 
     def samples(self) -> Iterator[Sample]:
-        seen: set[str] = set()
+        seen: set[tuple[Section, str]] = set()
         for subject, path in self._places():
-            if path not in seen and path.startswith("/"):
-                seen.add(path)
-                if subject.section == "file":
-                    yield Sample(subject, path, list(self._file_questions(path)))
-                exec_subject = replace(subject, section="process")
-                yield Sample(exec_subject, path, list(self._process_questions(path)))
+            for section in self._SECTIONS[subject.section]:
+                if path.startswith("/") and (section, path) not in seen:
+                    seen.add((section, path))
+                    ask = self._file_questions if section == "file" else self._process_questions
+                    yield Sample(replace(subject, section=section), path, list(ask(path)))
 
     def _places(self) -> Iterator[tuple[Subject, str]]:
         other = self._other
@@ -128,7 +133,11 @@ class _Paths:
             yield Subject("file", "at", directory), directory.rstrip("/") or "/"
             yield Subject("file", "in", directory), f"{directory}{other}"
             yield Subject("file", "below", directory), f"{directory}{other}/{other}"
-        patterns = [(text, Glob(text), _fitting(text, other)) for text in self._patterns]
+        patterns = [
+            (text, Glob(text), fitting)
+            for text in self._patterns
+            for fitting in dict.fromkeys(_fitting(text, other, member) for member in (0, -1))
+        ]
         # Where two rules overlap, neither one's own sample need show it: each name is sought in
         # each directory, and where the other patterns point.
         spots = [(directory, directory) for directory in self.directories]
@@ -290,8 +299,8 @@ def _unmentioned(values: Iterable[str]) -> str:
     return name
 
 
-def _fitting(pattern: str, other: str) -> str:
-    """A path that ought to match the pattern: stars filled with a name, classes by a member."""
+def _fitting(pattern: str, other: str, member: int) -> str:
+    """A path that ought to match: stars become a name, classes their first or last member."""
     found, at = "", 0
     while at < len(pattern):
         character = pattern[at]
@@ -304,7 +313,7 @@ def _fitting(pattern: str, other: str) -> str:
         if end > 0:
             body = pattern[at + 1 : end]
             negated = len(body) > 1 and body[0] in "!^"
-            found += next((c for c in "~%qzx" if c not in body), "~") if negated else body[0]
+            found += next((c for c in "~%qzx" if c not in body), "~") if negated else body[member]
             at = end + 1
         else:
             found += "x" if character == "?" else character
