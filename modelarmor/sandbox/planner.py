@@ -8,10 +8,13 @@ start.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from modelarmor.policy import decide
@@ -41,6 +44,8 @@ BIND_TCP, CONNECT_TCP = 1 << 0, 1 << 1  # ABI 4
 SCOPE_ABSTRACT_UNIX, SCOPE_SIGNAL = 1 << 0, 1 << 1  # ABI 6
 WRITE = WRITE_FILE | REMOVE | MAKE | TRUNCATE
 
+#: so many files below Block rules are looked at for other names; a start must not take long
+_MAX_NAMED = 5000
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt")
 
 
@@ -170,6 +175,22 @@ def _loaders() -> list[str]:
 # ---- putting it together -----------------------------------------------------------------------
 
 
+def _regular_files(rule: PathRule, budget: int) -> Iterator[tuple[str, os.stat_result]]:
+    """The files that a rule names, or that lie where it says; ``budget`` of them at most."""
+    top = rule.value.rstrip("/") or "/"
+    pending = [top]
+    while pending and budget > 0:
+        at = pending.pop()
+        with contextlib.suppress(OSError):  # gone, or not to be looked at by this user either
+            status = os.lstat(at)
+            if stat.S_ISREG(status.st_mode):
+                budget -= 1
+                yield at, status
+            elif rule.match == "directory" and (rule.recursive or at == top):
+                with os.scandir(at) as entries:
+                    pending.extend(entry.path for entry in islice(entries, budget))
+
+
 class _Planner:
     def __init__(
         self,
@@ -202,6 +223,7 @@ class _Planner:
         self._rules(read, write, execute)
         self._postures()
         self._baseline()
+        self._other_names()
         note = self._network(modes)
         self._limits()
         for trap, mode in modes.items():
@@ -532,6 +554,17 @@ class _Planner:
             base("path", "d", device)
         for directory in decide.BASELINE_DEVICE_DIRECTORIES:
             base("pattern", "d", f"{directory}*")
+
+    def _other_names(self) -> None:
+        """Files under Block rules that have several names: the others are no way around it."""
+        budget = _MAX_NAMED
+        for rule in (*self.process, *self.file):
+            if rule.outcome.action != "Block" or rule.match not in ("path", "directory"):
+                continue
+            for path, status in _regular_files(rule, budget):
+                budget -= 1
+                if status.st_nlink > 1:  # its inode says more than its name
+                    self.records.append(("named", status.st_dev, status.st_ino, path))
 
     def _network(self, modes: dict[str, Mode]) -> str:
         rules = [rule for policy in self.policies for rule in policy.network]

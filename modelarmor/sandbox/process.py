@@ -336,4 +336,3 @@ def _supervised_limits(
     if resources.cpu is not None and "cpu" not in group.limits and resources.cpu < cpus:
         limits.append(("limit", "cpu", max(1, int(resources.cpu * 1000))))
     return limits
-

@@ -33,6 +33,7 @@ _REGISTERED = (execs, kernel, network, processes, reads, writes)
 
 
 MODES = ("deny", "locked", "allow", "fileless", "offline", "limited", "online")
+NETWORK_MODES = ("offline", "limited", "online")
 ADDRESSES = (
     "169.254.169.254/32", "10.1.2.3/32", "172.16.1.1/32", "192.168.7.7/32", "100.64.1.1/32",
     "203.0.113.5/32", "fd00:ec2::254/128",
@@ -302,7 +303,8 @@ def verdict(item: Attempt, mode: str, uid: int, control: dict[str, Any],
             answer: dict[str, Any]) -> str:  # fmt: skip
     """One of: blocked, silent (blocked, but no alert where one is due), escaped, limit, untested
     (not possible here without the sandbox either), no-control (ought to have been)."""
-    out = bool(answer["evidence"]) or bool(answer["changes"])
+    # Where only the network is limited, files may be changed; what counts is who was reached.
+    out = bool(answer["evidence"]) or (bool(answer["changes"]) and mode not in NETWORK_MODES)
     if out:
         return "limit" if item.limit and not answer["changes"] else "escaped"
     if not control["evidence"] and not control["changes"]:

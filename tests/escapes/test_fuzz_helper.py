@@ -119,7 +119,6 @@ def _seeds() -> list[bytes]:
     egress = Egress((EgressRule("10.0.0.0/8", ["10.1.0.0/16"], [("tcp", 443), ("udp", 53)]),
                      EgressRule("fd00::/8", ["fd00:1::/32"])))  # fmt: skip
     extra = [
-        ("unixdir", "/tmp/x"),
         ("limit", "memory", 1 << 40),
         ("limit", "processes", 64),
         ("cgroup", "/sys/fs/cgroup/a"),

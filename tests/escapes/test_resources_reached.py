@@ -171,10 +171,10 @@ for _ in range(2): os.wait()
 used = os.times()
 print(used.children_user + used.children_system)
 """,
-        cpu=0.25,
+        cpu=1,  # whole processors: all that can be had without a control group
     )
     wall = time.monotonic() - start
-    assert float(text) / wall < 0.45, (text, wall)
+    assert float(text) / wall < 1.2, (text, wall)
     assert _limits(alerts), (text, alerts)
 
 

@@ -285,6 +285,8 @@ static void build(struct program *p, const struct plan *plan) {
 	when(p, "openat2", FAIL(ENOSYS));
 	if (plan->limits.cpu_millis)
 		when(p, "sched_setaffinity", FAIL(EPERM));
+	if (plan->limits.disk)
+		when(p, "fallocate", TRAP_ACTION);
 	opens(p, plan, "open", 1);
 	opens(p, plan, "openat", 2);
 	if (plan->modes[TRAP_WRITE] != MODE_NONE)

@@ -95,6 +95,7 @@ struct preset_rule {
 	enum action action;
 };
 
+/* A file that a Block rule covers and that had another name before: told by its inode. */
 struct named {
 	dev_t dev;
 	ino_t ino;
@@ -298,6 +299,7 @@ void processes_handle(const struct plan *plan, struct task *task, const struct s
 bool resource_open(struct plan *plan, char *error, size_t error_size);
 bool resource_apply(const struct plan *plan, char *error, size_t error_size);
 void resource_files_reached(void);
+bool resource_allocation_fits(const struct plan *plan, uint64_t offset, uint64_t length);
 bool resource_watched(const struct plan *plan);
 bool resource_check(struct plan *plan, pid_t child);
 

@@ -1106,6 +1106,10 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 		if (changes)
 			return handle_change(plan, &task, nr, (int)a[0], 0, true, &no_xattr);
 		break;
+	CALL(fallocate):
+		if (!resource_allocation_fits(plan, a[2], a[3]))
+			return notify_reply(listener, req->id, EFBIG, 0);
+		break;
 	CALL(mmap): {
 		struct verdict verdict = {.allow = true, .rule = RULE_NONE, .audit = RULE_NONE};
 		bool refused =

@@ -485,10 +485,6 @@ static void resolve(struct task *task, int dirfd, const char *path, int how, str
 	out->name[length - cut] = 0;
 	memcpy(directory, path, cut);
 	directory[cut] = 0;
-	if (!strcmp(out->name, ".") || !strcmp(out->name, "..") || !out->name[0]) {
-		out->error = how != RESOLVE_PARENT ? ENOENT : out->name[0] ? EINVAL : EBUSY;
-		return;
-	}
 	out->parent = open_path(task, dirfd, cut ? directory : ".", true, out->path);
 	if (out->parent < 0) {
 		out->error = -out->parent;
@@ -498,6 +494,13 @@ static void resolve(struct task *task, int dirfd, const char *path, int how, str
 		return;
 	}
 	out->error = how == RESOLVE_PARENT ? 0 : ENOENT;
+	if (!strcmp(out->name, ".") || !strcmp(out->name, "..") || !out->name[0]) {
+		if (how == RESOLVE_PARENT)
+			out->error = out->name[0] ? EINVAL : EBUSY;
+		close_fd(&out->parent);
+		out->parent = -1;
+		return;
+	}
 	char target[PATH_MAX];
 	ssize_t n = how == RESOLVE_FOLLOW && depth < 8
 			    ? readlinkat(out->parent, out->name, target, sizeof target - 1)

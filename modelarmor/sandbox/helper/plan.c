@@ -215,6 +215,11 @@ static bool read_record(struct plan *plan, struct cursor *c) {
 		plan->egress = WORD(c, "any", "none", "limited");
 	} else if (!strcmp(record, "endpoint")) {
 		read_endpoint(plan, c);
+	} else if (!strcmp(record, "named")) {
+		struct named *named = ADD(plan->named, plan->n_named);
+		named->dev = (dev_t)number(c, 10, UINT64_MAX);
+		named->ino = (ino_t)number(c, 10, UINT64_MAX);
+		named->path = next(c);
 	} else if (!strcmp(record, "limit")) {
 		uint64_t *const limits[] = {&plan->limits.memory, &plan->limits.processes,
 					    &plan->limits.disk, &plan->limits.open_files,
@@ -471,17 +476,6 @@ static bool hashed(const struct rule *rule) {
 	       rule->match == MATCH_EXECNAME;
 }
 
-/* A file that is blocked by its path stays blocked under another name that it had before: hard links
- * are told by the inode. Directories' contents are too many to know. */
-static void note_inode(struct plan *plan, const struct rule *rule) {
-	struct stat st;
-	if (rule->match != MATCH_PATH || rule->action != ACTION_BLOCK || rule->class > CLASS_FILE ||
-	    lstat(rule->value, &st) < 0 || !S_ISREG(st.st_mode))
-		return;
-	struct named *named = ADD(plan->named, plan->n_named);
-	*named = (struct named){st.st_dev, st.st_ino, rule->value};
-}
-
 static bool build_index(struct plan *plan) {
 	plan->buckets = malloc(BUCKETS * sizeof *plan->buckets);
 	plan->scanned = -1;
@@ -497,7 +491,6 @@ static bool build_index(struct plan *plan) {
 		int *head = hashed(rule) ? &plan->buckets[hash % BUCKETS] : &plan->scanned;
 		rule->next = *head;
 		*head = i;
-		note_inode(plan, rule);
 	}
 	return true;
 }

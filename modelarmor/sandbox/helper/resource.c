@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <time.h>
 
 /* Opens the control group's files while they are still within reach. */
 bool resource_open(struct plan *plan, char *error, size_t size) {
@@ -68,7 +69,7 @@ bool resource_apply(const struct plan *plan, char *error, size_t size) {
 
 bool resource_watched(const struct plan *plan) {
 	const struct limits *l = &plan->limits;
-	return plan->n_counters || l->memory || l->processes || l->disk || l->open_files;
+	return plan->n_counters || l->memory || l->processes || l->disk || l->open_files || l->cpu_millis;
 }
 
 static void alert(const char *what, uint64_t limit, uint64_t used, bool ended) {
@@ -88,6 +89,15 @@ void resource_files_reached(void) {
 	if (!said)
 		alert("open-files", 0, 0, false);
 	said = true;
+}
+
+/* Space that is reserved is not written, so it is not in the sum of what was. */
+bool resource_allocation_fits(const struct plan *plan, uint64_t offset, uint64_t length) {
+	uint64_t limit = plan->limits.disk;
+	if (!limit || (offset <= limit && length <= limit - offset))
+		return true;
+	alert("ephemeral-storage", limit, offset + length, false);
+	return false;
 }
 
 static void check_counters(struct plan *plan) {
@@ -113,7 +123,7 @@ static void check_counters(struct plan *plan) {
 }
 
 struct usage {
-	uint64_t memory, disk, most;
+	uint64_t memory, disk, most, ticks; /* CPU time, of children that were waited for too */
 	int processes;
 	pid_t biggest;
 	uint64_t open_files;
@@ -130,6 +140,42 @@ static bool number_in(pid_t pid, const char *file, const char *format, const cha
 	text[n] = 0;
 	const char *at = after ? strstr(text, after) : text;
 	return at && sscanf(at + (after ? strlen(after) : 0), format, a, b) >= 1;
+}
+
+static uint64_t ticks_of(pid_t pid) {
+	char path[64], text[1024];
+	unsigned long long user = 0, system = 0, child_user = 0, child_system = 0;
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	text[n > 0 ? n : 0] = 0;
+	const char *after = strrchr(text, ')');
+	if (after)
+		sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
+		       &user, &system, &child_user, &child_system);
+	return user + system + child_user + child_system;
+}
+
+/* Where affinity holds the processors back there is no counter: all of them busy for a second says
+ * that the limit is what it is waiting for. */
+static void check_processors(const struct plan *plan, uint64_t ticks) {
+	static uint64_t last, since;
+	static int busy;
+	static bool said;
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	uint64_t now = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	uint64_t cpus = (plan->limits.cpu_millis + 999) / 1000;
+	uint64_t used = (ticks - last) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+	if (now - since < 200)
+		return;
+	busy = since && ticks >= last && used * 10 >= (now - since) * cpus * 9 ? busy + 1 : 0;
+	last = ticks;
+	since = now;
+	if (busy >= 4 && !said) {
+		alert("cpu", plan->limits.cpu_millis, cpus * 1000, false);
+		said = true;
+	}
 }
 
 /* Adds up a process and everything below it. */
@@ -149,6 +195,7 @@ static void add_tree(pid_t pid, struct usage *usage, bool exact, int depth) {
 		number_in(pid, "io", " %llu", "\ncancelled_write_bytes:", &cancelled, &shared);
 		usage->disk += written > cancelled ? written - cancelled : 0;
 	}
+	usage->ticks += ticks_of(pid);
 	snprintf(path, sizeof path, "/proc/%d/fd", pid);
 	if (stat(path, &st) == 0 && (uint64_t)st.st_size > usage->open_files)
 		usage->open_files = (uint64_t)st.st_size; /* the count, since Linux 6.2 */
@@ -181,10 +228,12 @@ bool resource_check(struct plan *plan, pid_t child) {
 	const struct limits *limit = &plan->limits;
 	struct usage usage = {0};
 	check_counters(plan);
-	if (!limit->memory && !limit->processes && !limit->disk && !limit->open_files)
+	if (!limit->memory && !limit->processes && !limit->disk && !limit->open_files && !limit->cpu_millis)
 		return true;
 	add_tree(getpid(), &usage, false, 0);
 	usage.processes--; /* ourselves */
+	if (limit->cpu_millis)
+		check_processors(plan, usage.ticks);
 	if (limit->open_files && usage.open_files >= limit->open_files)
 		resource_files_reached();
 	if (limit->memory && usage.memory > limit->memory) {
