@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -277,17 +278,27 @@ def _escape(path: str) -> str:
 
 def _policies(file: Path, filler: _Filler) -> tuple[Policy, ...]:
     try:
-        with file.open(encoding="utf-8") as stream:
-            text = stream.read(_MAX_POLICY_BYTES + 1)
-    except (OSError, ValueError) as error:
+        status = file.stat()
+        policies = _parsed(file, status.st_mtime_ns, status.st_size)
+    except OSError as error:
         raise ProfileError(f"{file}: cannot be read: {error}") from error
-    if len(text) > _MAX_POLICY_BYTES:
-        raise ProfileError(f"{file}: is larger than {_MAX_POLICY_BYTES} characters")
-    policies = document.load(_mark(text).encode(), name=str(file))
     try:
         return tuple(_fill_policy(policy, filler) for policy in policies)
     except ProfileError as error:
         raise ProfileError(f"{file}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _parsed(file: Path, _changed: int, _size: int) -> tuple[Policy, ...]:
+    """The policies before they are filled; parsed once, as each kernel that starts wants them."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(_MAX_POLICY_BYTES + 1)
+    except ValueError as error:
+        raise ProfileError(f"{file}: cannot be read: {error}") from error
+    if len(text) > _MAX_POLICY_BYTES:
+        raise ProfileError(f"{file}: is larger than {_MAX_POLICY_BYTES} characters")
+    return tuple(document.load(_mark(text).encode(), name=str(file)))
 
 
 def _fill_policy(policy: Policy, filler: _Filler) -> Policy:

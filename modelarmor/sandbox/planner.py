@@ -279,11 +279,9 @@ class _Planner:
             for rule in self.file
             if rule.outcome.action == "Block" and not rule.owner_only and not rule.read_only
         ]
+        allowed = [rule.value for rule in self.file if rule.outcome.action == "Allow"]
         for rule in bare:
-            inside = any(
-                other.outcome.action == "Allow" and other.value.startswith(rule.value)
-                for other in self.file
-            )
+            inside = any(value.startswith(rule.value) for value in allowed)
             if _conditional(rule, "file") or inside:
                 execute.exact = False
             elif rule.match == "directory":
@@ -443,8 +441,9 @@ class _Planner:
         if path not in self._reals:
             parent, _, name = path.rpartition("/")
             above = self._real(parent).rstrip("/")
-            link = Path(f"{above}/{name}")
-            self._reals[path] = os.path.realpath(link) if link.is_symlink() else str(link)
+            here = f"{above}/{name}"
+            linked = os.path.islink(here)  # noqa: PTH114  a Path each costs more than the call
+            self._reals[path] = os.path.realpath(here) if linked else here
         return self._reals[path]
 
     def _record(

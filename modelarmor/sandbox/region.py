@@ -76,12 +76,16 @@ class Region:
     def grants(self) -> list[str]:
         """Paths to grant; a directory stands for everything below it."""
         self._ways: dict[str, set[str]] = {}
-        for target in {*self.trees, *self.paths, *self.forced}:
-            at = target
-            while at:
-                parent, _, name = at.rpartition("/")
-                self._ways.setdefault(parent, set()).add(name)
-                at = parent
+        self._above_holes: set[str] = set()
+        for labels in (self.trees, self.paths, dict.fromkeys(self.forced, True)):
+            for target, label in labels.items():
+                at = target
+                while at:
+                    parent, _, name = at.rpartition("/")
+                    self._ways.setdefault(parent, set()).add(name)
+                    if not label:
+                        self._above_holes.add(parent)
+                    at = parent
         self._blocked = self._inodes_of_holes()
         found: list[str] = []
         self._visit("", self.default, found)
@@ -106,7 +110,7 @@ class Region:
         if at in self.forced:
             found.append(at or "/")
             return
-        if label and not self._hole_below(at):
+        if label and at not in self._above_holes:
             found.append(at or "/")
         elif not label:
             for name in sorted(self._ways.get(at, ())):
@@ -147,11 +151,3 @@ class Region:
             return False
         status = entry.stat(follow_symlinks=False)
         return (status.st_dev, status.st_ino) in self._blocked
-
-    def _hole_below(self, at: str) -> bool:
-        prefix = at + "/"
-        return any(
-            not label and path.startswith(prefix)
-            for labels in (self.trees, self.paths)
-            for path, label in labels.items()
-        )
