@@ -250,18 +250,13 @@ static void when_bits(struct program *p, const char *name, int arg, uint32_t mas
 static void opens(struct program *p, const struct plan *plan, const char *name, int arg) {
 	uint32_t writes = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
 	bool reads = plan->modes[TRAP_READ] != MODE_NONE;
-	if (plan->modes[TRAP_WRITE] == MODE_NONE && !reads)
-		return;
-	if (!reads) {
-		when_bits(p, name, arg, writes, TRAP_ACTION);
-		return;
-	}
 	int nr = syscall_number(name);
-	if (nr < 0)
+	if (nr < 0 || (plan->modes[TRAP_WRITE] == MODE_NONE && !reads))
 		return;
+	/* Decided here to the end: an open is too frequent to be held against the rest of the filter. */
 	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 4);
 	LOAD_ARG(p, arg);
-	emit(p, BPF_JMP | BPF_JSET | BPF_K, O_PATH, 1, 0);
+	emit(p, BPF_JMP | BPF_JSET | BPF_K, reads ? O_PATH : writes, reads, !reads);
 	GIVE(p, TRAP_ACTION);
 	GIVE(p, SECCOMP_RET_ALLOW);
 }
