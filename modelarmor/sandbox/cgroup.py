@@ -63,8 +63,8 @@ def make(resources: Resources) -> ControlGroup:
         "cpu": resources.cpu,
     }
     for controller, value in wanted.items():
-        if value is None:
-            continue
+        if value is None or (controller == "cpu" and value >= len(os.sched_getaffinity(0))):
+            continue  # more processors than there are: nothing to limit, and accounting is not free
         for parent, version in _parents(controller):
             if _limit(group, parent, version, controller, value):
                 break

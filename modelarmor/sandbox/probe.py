@@ -108,7 +108,7 @@ def probe() -> Report:
             " wants CAP_SYS_PTRACE): addresses of connections are checked, but approximately"
         )
     group = (
-        cgroup.make(Resources(cpu=1, memory=1 << 40, processes=1 << 15)) if not reasons else None
+        cgroup.make(Resources(cpu=0.5, memory=1 << 40, processes=1 << 15)) if not reasons else None
     )
     limits = tuple(sorted(group.limits)) if group else ()
     if group:

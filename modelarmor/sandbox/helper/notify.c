@@ -401,8 +401,10 @@ static void loader_of(int in, const char *head, ssize_t n, char *to) {
 		return;
 	memcpy(&elf, head, sizeof elf);
 	for (int i = 0; i < elf.e_phnum && i < 128; i++) {
-		off_t at = (off_t)(elf.e_phoff + (uint64_t)i * sizeof segment);
-		if (pread(in, &segment, sizeof segment, at) != sizeof segment)
+		uint64_t at = elf.e_phoff + (uint64_t)i * sizeof segment;
+		if (at < (uint64_t)n && (uint64_t)n - at >= sizeof segment) /* usually read already */
+			memcpy(&segment, head + at, sizeof segment);
+		else if (pread(in, &segment, sizeof segment, (off_t)at) != sizeof segment)
 			return;
 		if (segment.p_type != PT_INTERP || !segment.p_filesz || segment.p_filesz > 255)
 			continue;
@@ -415,7 +417,7 @@ static void loader_of(int in, const char *head, ssize_t n, char *to) {
 /* What the kernel runs along with a file: a script's interpreter, or (``*loader``) a program's
  * loader; an empty string for neither. */
 static void interpreter_of(int fd, char *to, bool *loader) {
-	char link[32], head[256];
+	char link[32], head[1024];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	autoclose int in = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	ssize_t n = in < 0 ? 0 : read(in, head, sizeof head - 1);
@@ -425,7 +427,7 @@ static void interpreter_of(int fd, char *to, bool *loader) {
 		loader_of(in, head, n, to);
 	if (n < 3 || head[0] != '#' || head[1] != '!')
 		return;
-	head[n] = 0;
+	head[n < 255 ? n : 255] = 0; /* BINPRM_BUF_SIZE: more of the line is not looked at */
 	char *name = head + 2 + strspn(head + 2, " \t");
 	name[strcspn(name, " \t\n")] = 0;
 	strcpy(to, name);

@@ -284,9 +284,12 @@ void task_resume(void) {
 /* ---- resolution ---------------------------------------------------------------------------- */
 
 static void path_of_fd(int fd, char *path) {
-	char link[32];
-	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	ssize_t n = readlink(link, path, PATH_MAX - 1);
+	static int own_fds = -1;
+	char name[16];
+	if (own_fds < 0) /* kept: this is asked at each open */
+		own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	snprintf(name, sizeof name, "%d", fd);
+	ssize_t n = readlinkat(own_fds, name, path, PATH_MAX - 1);
 	path[n > 0 ? n : 0] = 0;
 }
 
