@@ -126,6 +126,12 @@ class RemoteKernel:
         self.id = kernel_id
         self.socket = server.listen(f"api/kernels/{kernel_id}/channels")
 
+    def reconnect(self) -> None:
+        """Connect anew, as JupyterLab does after a restart: only then the server waits until the
+        kernel's broadcasts arrive again."""
+        self.socket.close()
+        self.socket = self.server.listen(f"api/kernels/{self.id}/channels")
+
     def send(self, code: str) -> str:
         """Ask for the execution of `code`; the id of the request."""
         msg_id = uuid.uuid4().hex

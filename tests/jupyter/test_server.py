@@ -269,6 +269,7 @@ def test_a_restart_keeps_the_record_and_its_numbers(home: Home, kernel: RemoteKe
     for _ in range(2):
         url = f"{kernel.server.url}api/kernels/{kernel.id}/restart"
         assert kernel.server.http.post(url, timeout=60).status_code == 200
+    kernel.reconnect()
     cell = kernel.run(read)
 
     first, last = _refused(kernel.alerts(), ".netrc")
