@@ -128,6 +128,8 @@ def _workload(arguments: argparse.Namespace, command: list[str], scratch: Path) 
     if not workspace.is_dir():
         raise ValueError(f"--workspace {arguments.workspace}: is not a directory")
     policies = document.load_files(arguments.policy) if arguments.policy else []
+    if arguments.policy and not policies:
+        raise ValueError("--policy: there is no policy in it, so nothing would be confined")
     network = Egress.from_network_policy(arguments.network) if arguments.network else None
     posture = Posture.all(arguments.posture) if arguments.posture else None
     capabilities = _capabilities(arguments.capabilities)

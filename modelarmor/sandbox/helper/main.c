@@ -28,6 +28,7 @@ static struct plan plan;
 static struct shared *shared;
 static bool scoped; /* signals from here reach this sandbox only: verified, not assumed */
 static pid_t child;
+static pid_t group; /* the caller's process group: the terminal's foreground, if there is one */
 static sigset_t original_mask;
 
 static int give_up(const char *what) {
@@ -76,6 +77,7 @@ static bool outside_is_out_of_reach(pid_t outside) {
 /* ---- the child ----------------------------------------------------------------------------- */
 
 static _Noreturn void become(char **argv) {
+	setpgid(0, group); /* not the supervisor's, which may not read from the terminal */
 	bool good = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
 		    resource_apply(&plan, shared->message, sizeof shared->message) &&
 		    confine_domain(&plan, DOMAIN_CHILD, shared->message, sizeof shared->message) &&
@@ -336,6 +338,7 @@ int main(int argc, char **argv) {
 	sigprocmask(SIG_SETMASK, &all, &original_mask);
 	autoclose int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	pid_t outside = getppid();
+	group = getpgrp();
 	uint64_t caps = plan.keep_caps;
 	if (caps) /* a child that may change its user is followed by one that may, too */
 		caps |= 1ull << CAP_SYS_PTRACE | 1ull << CAP_SETUID | 1ull << CAP_SETGID | 1ull << CAP_KILL |
