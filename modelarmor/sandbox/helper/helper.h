@@ -194,6 +194,7 @@ struct verdict plan_decide(const struct plan *plan, const struct operation *op);
 bool plan_endpoint_allowed(const struct plan *plan, const struct sockaddr *to, int protocol);
 int syscall_number(const char *name);
 const char *syscall_name(int nr);
+void syscall_label(char *to, size_t size, int nr);
 
 /* ---- confine.c ---------------------------------------------------------------------------- */
 

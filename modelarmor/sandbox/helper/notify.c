@@ -190,9 +190,7 @@ static bool passes(const struct plan *plan, struct task *task, enum kind kind, c
 	struct verdict verdict = notify_judge(plan, task, kind, path, inode_fd);
 	if (visible(&verdict)) {
 		char data[80];
-		snprintf(data, sizeof data, "syscall=SYS_%s", syscall_name(nr));
-		for (char *c = data + 12; *c; c++)
-			*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+		syscall_label(data, sizeof data, nr);
 		notify_report(plan, task, &verdict, "File", path, data);
 	}
 	if (!verdict.allow)
@@ -905,9 +903,7 @@ static void audit_syscall(const struct plan *plan, struct task *task, const stru
 		    !syscall_path(rule, path))
 			continue;
 		char said[64];
-		snprintf(said, sizeof said, "syscall=SYS_%s", name);
-		for (char *c = said + 12; *c; c++)
-			*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+		syscall_label(said, sizeof said, data->nr);
 		report_event(task, &(struct event){.operation = "Syscall", .resource = path, .data = said,
 						   .rule = rule->id});
 	}

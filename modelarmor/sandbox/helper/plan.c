@@ -44,6 +44,14 @@ const char *syscall_name(int nr) {
 	return "unknown";
 }
 
+/* An alert's Data as KubeArmor writes it: syscall=SYS_OPENAT. */
+void syscall_label(char *to, size_t size, int nr) {
+	size_t fixed = strlen("syscall=SYS_");
+	snprintf(to, size, "syscall=SYS_%s", syscall_name(nr));
+	for (char *c = to + fixed; *c; c++)
+		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 struct cursor {

@@ -61,9 +61,7 @@ static int option(int fd, int name) {
 static void refuse(const struct plan *plan, struct task *task, const struct verdict *verdict,
 		   const char *resource, int nr) {
 	char data[64];
-	snprintf(data, sizeof data, "syscall=SYS_%s", syscall_name(nr));
-	for (char *c = data + 12; *c; c++)
-		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+	syscall_label(data, sizeof data, nr);
 	notify_report(plan, task, verdict, "Network", resource, data);
 	if (!verdict->allow)
 		notify_reply(task->listener, task->id, EACCES, 0);
