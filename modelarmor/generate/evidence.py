@@ -266,7 +266,7 @@ def _plain(value: Any) -> Any:
         return {
             item.name: _plain(content)
             for item in fields(value)
-            if (content := getattr(value, item.name)) is not None and content not in ("", (), {})
+            if (content := getattr(value, item.name)) != _default(item)
         }
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
