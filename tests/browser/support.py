@@ -306,7 +306,7 @@ class User:
 
 
 def _path(url: str) -> str:
-    return url.split("?")[0].split("/", 3)[-1] if "://" in url else url[:80]
+    return url.split("?", maxsplit=1)[0].split("/", 3)[-1] if "://" in url else url[:80]
 
 
 def _one_line(message: Any) -> str:
