@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -98,11 +98,21 @@ def search_path() -> list[Path]:
     for entry in named:
         if not Path(entry).is_absolute():
             raise ProfileError(f"$MODELARMOR_PROFILES: {entry!r} should be an absolute path")
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     here = Path(__file__).resolve().parent
     installed = here / "kernel_profiles"
     ours = installed if installed.is_dir() else here.parent / "kernel_profiles"
-    return [*map(Path, named), config / "modelarmor" / "profiles", ours]
+    return [*map(Path, named), user_directory(), ours]
+
+
+def user_directory() -> Path:
+    """Where the user's own profiles are: ``$XDG_CONFIG_HOME/modelarmor/profiles``."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "modelarmor" / "profiles"
+
+
+def is_name(text: str) -> bool:
+    """Whether a profile can be called ``text``: lower-case letters, digits and inner hyphens."""
+    return _NAME.fullmatch(text) is not None
 
 
 def names(path: Sequence[Path] | None = None) -> list[str]:
@@ -160,6 +170,71 @@ def load(
         environment=facts.inherited(),
         variables=facts.variables(values),
         directory=directory,
+    )
+
+
+def templated(
+    policies: Sequence[Policy],
+    *,
+    workspace: Path,
+    home: Path,
+    tmp: Path,
+    prefix: Path,
+    model: Path | None = None,
+) -> str:
+    """Policies as a document for a profile, the inverse of what :func:`load` does with one.
+
+    A path that lies at or below what a template stands for begins with that template again (the
+    deepest that fits), so that the profile means the same in another place. Patterns and messages
+    are left as they are.
+
+    Args:
+        policies: whose templates are filled.
+        workspace, home, tmp, prefix, model: as for :func:`load`.
+
+    Raises:
+        ProfileError: see :func:`load`; or a path looks like a template.
+        PolicyError: a policy that no document can hold.
+    """
+    values = _template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
+    marks = sorted(
+        (
+            (root.rstrip("/"), _MARK + name)
+            for name, roots in values.items()
+            for root in roots
+            # the installation behind a virtual environment may be the system's own
+            if root not in ("/", "/usr", "/usr/local")
+        ),
+        key=lambda pair: -len(pair[0]),
+    )
+
+    def mark(path: str) -> str:
+        if _MARK in path or "${" in path:  # whoever named this file would have written a template
+            raise ProfileError(f"{path!r}: a path with a template's name in it cannot be written")
+        for root, name in marks:
+            if path == root or path.startswith(root + "/"):
+                return name + path[len(root) :]
+        return path
+
+    return _unmark(document.dump([_with_paths(policy, mark) for policy in policies]))
+
+
+def _with_paths(policy: Policy, change: Callable[[str], str]) -> Policy:
+    """The policy with each path and source changed; patterns and names are none."""
+
+    def changed(rule: _R) -> _R:
+        if isinstance(rule, PathRule | ProtocolRule | DnsRule | CapabilityRule):
+            rule = replace(rule, from_source=tuple(map(change, rule.from_source)))
+        if isinstance(rule, PathRule) and rule.match in ("path", "directory"):
+            rule = replace(rule, value=change(rule.value))
+        return rule
+
+    return replace(
+        policy,
+        process=tuple(map(changed, policy.process)),
+        file=tuple(map(changed, policy.file)),
+        network=tuple(map(changed, policy.network)),
+        capabilities=tuple(map(changed, policy.capabilities)),
     )
 
 

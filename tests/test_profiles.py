@@ -12,7 +12,7 @@ import yaml
 from modelarmor import profiles
 from modelarmor.policy.decide import Decision, Operation, decide
 from modelarmor.policy.document import PolicyError
-from modelarmor.policy.model import Posture
+from modelarmor.policy.model import Outcome, PathRule, Policy, Posture
 from modelarmor.profiles import Profile, ProfileError
 
 SHIPPED = Path(__file__).parents[1] / "kernel_profiles"
@@ -402,3 +402,34 @@ def test_a_missing_policy_is_named(place: Place) -> None:
     (place.profiles / "mine" / "policy.yaml").unlink()
     with pytest.raises(ProfileError, match=r"policy\.yaml: cannot be read"):
         place.load()
+
+
+def test_what_a_template_stands_for_is_written_as_that_template_again(tmp_path: Path) -> None:
+    places = {
+        "workspace": tmp_path / "home" / "ws",
+        "home": tmp_path / "home",
+        "tmp": tmp_path / "tmp",
+        "prefix": tmp_path / "home" / "ws" / "env",
+    }
+    allow = Outcome("Allow")
+    paths = ["home/ws/a b", "home/ws/env/bin/x", "home/.x", "tmp/y", "home/wsx", "other"]
+    rules = tuple(PathRule(allow, match="path", value=f"{tmp_path}/{path}") for path in paths)
+    policy = Policy("KubeArmorPolicy", "added", outcome=allow, file=rules)
+
+    text = profiles.templated([policy], **places)
+
+    for line in ("${WORKSPACE}/a b", "${PREFIX}/bin/x", "${HOME}/.x", "${TMP}/y", "${HOME}/wsx"):
+        assert f"- path: {line}\n" in text
+    assert f"- path: {tmp_path}/other\n" in text
+
+
+@pytest.mark.parametrize("path", ["/.modelarmor-template-HOME/.ssh/id", "/data/${HOME}"])
+def test_a_path_that_would_become_a_template_is_refused(tmp_path: Path, path: str) -> None:
+    allow = Outcome("Allow")
+    policy = Policy("KubeArmorPolicy", "x", file=(PathRule(allow, match="path", value=path),))
+
+    with pytest.raises(ProfileError, match="cannot be written"):
+        profiles.templated(
+            [policy], workspace=tmp_path / "w", home=tmp_path, tmp=tmp_path / "t",
+            prefix=tmp_path / "p",
+        )  # fmt: skip
