@@ -189,8 +189,13 @@ static bool passes(const struct plan *plan, struct task *task, enum kind kind, c
 		   int inode_fd, int nr) {
 	struct verdict verdict = notify_judge(plan, task, kind, path, inode_fd);
 	if (visible(&verdict)) {
-		char data[80];
-		syscall_label(data, sizeof data, nr);
+		/* One call may be several operations (a rename is two), so the alert says which. */
+		static const char *const accesses[] = {
+			[OP_READ] = "read", [OP_LIST] = "list", [OP_WRITE] = "write",
+			[OP_CREATE] = "create", [OP_DELETE] = "delete", [OP_METADATA] = "metadata"};
+		char call[64], data[96];
+		syscall_label(call, sizeof call, nr);
+		snprintf(data, sizeof data, "%s access=%s", call, accesses[kind]);
 		notify_report(plan, task, &verdict, "File", path, data);
 	}
 	if (!verdict.allow)
