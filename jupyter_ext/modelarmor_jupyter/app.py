@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
 from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
+from tornado import web
 from traitlets import default
 
 from modelarmor_jupyter.config import ModelArmor
-from modelarmor_jupyter.handlers import AlertsHandler, KernelHandler, KernelsHandler
+from modelarmor_jupyter.handlers import (
+    AlertsHandler,
+    KernelHandler,
+    KernelsHandler,
+    RestartHandler,
+)
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from modelarmor_jupyter.scratch import sweep
 from modelarmor_jupyter.watch import KernelWatch
@@ -36,6 +44,7 @@ class ModelArmorExtension(ExtensionApp):
     def initialize_settings(self) -> None:
         """Set up what outlives a request."""
         self._watches: dict[str, KernelWatch] = {}
+        self._restarting: set[str] = set()
         events: EventLogger = self._server.event_logger
         events.register_event_schema(_SCHEMA_FILE)
         events.add_listener(schema_id=_KERNEL_ACTIONS, listener=self._on_kernel_action)
@@ -52,6 +61,7 @@ class ModelArmorExtension(ExtensionApp):
                 (api, KernelsHandler, extension),
                 (rf"{api}/([^/]+)", KernelHandler, extension),
                 (rf"{api}/([^/]+)/alerts", AlertsHandler, extension),
+                (rf"{api}/([^/]+)/restart", RestartHandler, extension),
             ]
         )
 
@@ -73,6 +83,23 @@ class ModelArmorExtension(ExtensionApp):
             watch = KernelWatch(kernel_id, self._manager(kernel_id), self._emit)
             self._watches[kernel_id] = watch
         return watch
+
+    @contextlib.asynccontextmanager
+    async def restarting(self, kernel_id: str) -> AsyncIterator[None]:
+        """Hold off other requests to restart the kernel.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            409 when one is under way.
+        """
+        if kernel_id in self._restarting:
+            raise web.HTTPError(409, "the kernel is being restarted already")
+        self._restarting.add(kernel_id)
+        try:
+            yield
+        finally:
+            self._restarting.discard(kernel_id)
 
     @property
     def _server(self) -> Any:

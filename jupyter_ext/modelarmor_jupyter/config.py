@@ -9,15 +9,18 @@ limits are the traits of a class of its own, which only the server's configurati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool, List, TraitError, Unicode, validate
+from traitlets import Bool, Int, List, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from modelarmor import profiles
 from modelarmor.profiles import Profile
+from modelarmor_jupyter.confinement import Confinement, confine, own_directories, secret_directories
+
+#: the most alerts that a kernel's record may be made to hold; each takes 2 to 8 KB
+_MAX_RECORD = 1_000_000
 
 
 class RefusedRequest(ValueError):
@@ -64,6 +67,21 @@ class ModelArmor(Configurable):
         help="Encrypt the messages of a kernel with CurveZMQ where both ends support it.",
     ).tag(config=True)
 
+    allow_recording = Bool(
+        True,
+        help="""Whether a kernel may be restarted in record mode, in which what its profile does
+        not name happens and is recorded instead of being refused. Block rules hold in it, and what
+        the profile gives to be read only stays unchanged.""",
+    ).tag(config=True)
+
+    record_capacity = Int(
+        10_000,
+        min=1,
+        max=_MAX_RECORD,
+        help="""How many alerts are kept of each kernel. Older ones fall out of the record, never
+        out of the counts. An alert takes about 2 KB, and at most 8 KB.""",
+    ).tag(config=True)
+
     @validate("profile_path", "workspace", "scratch_directory")
     def _absolute(self, proposal: Any) -> Any:
         value = proposal["value"]
@@ -74,6 +92,10 @@ class ModelArmor(Configurable):
                 )
         return value
 
+    def allows(self, name: str) -> bool:
+        """Whether the administrator allows the profile `name`."""
+        return self.allowed_profiles is None or name in self.allowed_profiles
+
     def choose(self, requested: str) -> str:
         """The name of the profile for a kernelspec that asks for `requested` (may be empty).
 
@@ -83,14 +105,24 @@ class ModelArmor(Configurable):
             when the administrator does not allow that profile.
         """
         name = requested or self.default_profile
-        allowed = self.allowed_profiles
-        if allowed is not None and name not in allowed:
+        if not self.allows(name):
             raise RefusedRequest(
                 f"this kernel asks for the profile {name!r}, which this server does not allow"
-                f" (allowed: {', '.join(allowed) or 'none'}); choose another kernel, or have"
-                " c.ModelArmor.allowed_profiles name it"
+                f" (allowed: {', '.join(self.allowed_profiles) or 'none'}); choose another kernel,"
+                " or have c.ModelArmor.allowed_profiles name it"
             )
         return str(name)
+
+    def search_path(self) -> list[Path]:
+        """Where profiles are looked for; the first of a name wins.
+
+        Where the administrator says which profiles are allowed, the user's own come last: a
+        profile of one's own that is called ``notebook`` is not what ``notebook`` means there.
+        """
+        found = [*(Path(item).expanduser() for item in self.profile_path), *profiles.search_path()]
+        if self.allowed_profiles is not None:
+            found.sort(key=lambda place: place == profiles.user_directory())  # a stable sort
+        return found
 
     def load(self, name: str, *, workspace: Path, scratch: Path, prefix: Path) -> Profile:
         """Load the profile `name` for a kernel that works in `workspace`.
@@ -100,15 +132,43 @@ class ModelArmor(Configurable):
         ProfileError, PolicyError
             when there is no such profile, or it is wrong.
         """
-        places: Sequence[Path] = [Path(item).expanduser() for item in self.profile_path]
         return profiles.load(
             name,
             workspace=workspace,
             home=Path.home(),
             tmp=scratch,
             prefix=prefix,
-            search_path=[*places, *profiles.search_path()],
+            search_path=self.search_path(),
         )
+
+    def confine(
+        self, profile: Profile, *, recording: bool, workspace: Path, first: int
+    ) -> Confinement:
+        """What a kernel runs under; `first` is the number that its next alert will have.
+
+        Raises
+        ------
+        RefusedRequest
+            when record mode is not allowed, or the kernel could change how others are confined.
+        """
+        if recording and not self.allow_recording:
+            raise RefusedRequest(
+                "this server does not allow record mode; have c.ModelArmor.allow_recording be True"
+            )
+        own = own_directories(
+            (Path(item).expanduser() for item in self.profile_path), recording=recording
+        )
+        try:
+            return confine(
+                profile,
+                recording=recording,
+                workspace=workspace,
+                own=own,
+                secret=secret_directories(),
+                first=first,
+            )
+        except ValueError as error:
+            raise RefusedRequest(str(error)) from error
 
     def place(self, cwd: Path) -> tuple[Path, Path]:
         """The workspace of a kernel and the directory that it starts in, both resolved.

@@ -1,33 +1,44 @@
-"""The record over REST: which kernels are confined, how, and what they were refused."""
+"""Kernels over REST: which are confined, how, what they were refused; and their restart."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado import web
 
+from modelarmor.policy.document import PolicyError
+from modelarmor.profiles import ProfileError
+from modelarmor.sandbox import CannotConfine
+from modelarmor_jupyter.config import RefusedRequest
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
+from modelarmor_jupyter.state import kernel_state, no_alerts
 
 if TYPE_CHECKING:
     from modelarmor_jupyter.app import ModelArmorExtension
 
-#: the resource that an authorizer is asked about; every verb here is ``read``
+#: the resource that an authorizer is asked about: ``read`` for GET, ``write`` for the others
 AUTH_RESOURCE: Final = "modelarmor"
 
 DEFAULT_LIMIT: Final = 500
 MAX_LIMIT: Final = 1_000
+#: the largest body of a request, in bytes: a thousand numbers and a name
+MAX_BODY: Final = 64 << 10
 
 # as jupyter_server's own kernel routes
 _KERNEL_ID = re.compile(r"\w{1,64}(-\w{1,64}){4}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
-class _Handler(ExtensionHandlerMixin, APIHandler):
+class Handler(ExtensionHandlerMixin, APIHandler):
+    """What the routes have in common: kernels by id, checked input, JSON out."""
+
     auth_resource = AUTH_RESOURCE
     extension: ModelArmorExtension
 
@@ -35,19 +46,45 @@ class _Handler(ExtensionHandlerMixin, APIHandler):
         super().initialize(name)
         self.extension = extension
 
-    def provisioner(self, kernel_id: str) -> ModelArmorProvisioner | None:
-        """The provisioner of a kernel; None where the kernel is not confined.
+    def manager(self, kernel_id: object) -> Any:
+        """The kernel manager of a kernel of this server.
 
         Raises
         ------
         tornado.web.HTTPError
             400 when that is no kernel's id, 404 when there is no such kernel.
         """
-        if _KERNEL_ID.fullmatch(kernel_id) is None:
+        if not isinstance(kernel_id, str) or _KERNEL_ID.fullmatch(kernel_id) is None:
             raise web.HTTPError(400, "that is not the id of a kernel")
         if kernel_id not in self.kernel_manager:
             raise web.HTTPError(404, "there is no such kernel, or it has ended")
-        return self.extension.provisioner(kernel_id)
+        return self.kernel_manager.get_kernel(kernel_id)
+
+    def provisioner(self, kernel_id: object) -> ModelArmorProvisioner | None:
+        """The provisioner of a kernel; None where the kernel is not confined.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            see `manager`.
+        """
+        provisioner = self.manager(kernel_id).provisioner
+        if isinstance(provisioner, ModelArmorProvisioner) and provisioner.plan is not None:
+            return provisioner
+        return None
+
+    def confined(self, kernel_id: object) -> ModelArmorProvisioner:
+        """The provisioner of a kernel that is confined.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            see `manager`; and 409 when the kernel is not confined.
+        """
+        provisioner = self.provisioner(kernel_id)
+        if provisioner is None:
+            raise web.HTTPError(409, "that kernel is not confined")
+        return provisioner
 
     def number(self, name: str, default: int, lowest: int, highest: int) -> int:
         """A whole number from the query.
@@ -62,42 +99,61 @@ class _Handler(ExtensionHandlerMixin, APIHandler):
             raise web.HTTPError(400, f"{name} is a whole number from {lowest} to {highest}")
         return int(text)
 
-    def answer(self, body: Any) -> None:
+    def body(self, *fields: str) -> dict[str, Any]:
+        """The request's JSON object, which may have these fields; its values are not checked.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            400 when it is too large, no JSON object, or has another field.
+        """
+        if len(self.request.body) > MAX_BODY:
+            raise web.HTTPError(400, f"the body of a request has at most {MAX_BODY} bytes")
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError) as error:
+            raise web.HTTPError(400, "the body should be a JSON object") from error
+        if not isinstance(body, dict):
+            raise web.HTTPError(400, "the body should be a JSON object")
+        if unknown := sorted(body.keys() - set(fields)):
+            known = ", ".join(fields)
+            raise web.HTTPError(400, f"{unknown[0]!r:.80} is no field here; known are {known}")
+        return body
+
+    def answer(self, body: Any, status: int = 200) -> None:
         """End the request with `body` as JSON."""
+        self.set_status(status)
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(body))
 
 
-class KernelsHandler(_Handler):
+class KernelsHandler(Handler):
     """``GET modelarmor/api/kernels``: every kernel of this server."""
 
     @web.authenticated
     @authorized
     def get(self) -> None:
         """Answer with the state of each kernel, without its plan."""
+        manager = self.kernel_manager
         self.answer(
-            [
-                state(kernel_id, self.extension.provisioner(kernel_id))
-                for kernel_id in self.kernel_manager.list_kernel_ids()
-            ]
+            [kernel_state(item, manager.get_kernel(item)) for item in manager.list_kernel_ids()]
         )
 
 
-class KernelHandler(_Handler):
+class KernelHandler(Handler):
     """``GET modelarmor/api/kernels/{id}``: how one kernel is confined."""
 
     @web.authenticated
     @authorized
     def get(self, kernel_id: str) -> None:
         """Answer with the state of the kernel and its plan: each rule, how it is enforced."""
+        body = kernel_state(kernel_id, self.manager(kernel_id))
         provisioner = self.provisioner(kernel_id)
-        body = state(kernel_id, provisioner)
-        if provisioner is not None:
-            body["plan"] = provisioner.plan.to_json() if provisioner.plan else None
-        self.answer(body)
+        plan = provisioner.plan if provisioner is not None else None
+        self.answer({**body, "plan": plan.to_json() if plan is not None else None})
 
 
-class AlertsHandler(_Handler):
+class AlertsHandler(Handler):
     """``GET modelarmor/api/kernels/{id}/alerts?after=SEQ&limit=N``: what it was refused."""
 
     @web.authenticated
@@ -107,29 +163,46 @@ class AlertsHandler(_Handler):
         after = self.number("after", 0, 0, 10**15 - 1)
         limit = self.number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
         if self.provisioner(kernel_id) is None:
-            self.answer({**state(kernel_id, None), "last": 0, "missed": 0, "alerts": []})
+            state = kernel_state(kernel_id, self.manager(kernel_id))
+            self.answer({**state, **no_alerts()})
             return
         watch = self.extension.watch(kernel_id)
         self.answer({**watch.alerts(after, limit), "confined": True})
 
 
-def state(kernel_id: str, provisioner: ModelArmorProvisioner | None) -> dict[str, Any]:
-    """A kernel's state as JSON; `provisioner` is None for a kernel that is not confined."""
-    if provisioner is None:
-        return {"kernel_id": kernel_id, "confined": False}
-    profile = provisioner.loaded_profile
-    recorder = provisioner.recorder
-    return {
-        "kernel_id": kernel_id,
-        "confined": provisioner.plan is not None,
-        "profile": None
-        if profile is None
-        else {
-            "name": profile.name,
-            "title": profile.title,
-            "description": profile.description,
-            "display_name": profile.display_name,
-        },
-        "last": recorder.last,
-        "counts": recorder.counts.to_json(),
-    }
+class RestartHandler(Handler):
+    """``POST modelarmor/api/kernels/{id}/restart``: the same kernel under another profile."""
+
+    @web.authenticated
+    @authorized
+    async def post(self, kernel_id: str) -> None:
+        """Restart under a profile (null: the one that it has), recording or not."""
+        provisioner = self.confined(kernel_id)
+        body = self.body("profile", "record")
+        name, record = body.get("profile"), body.get("record", False)
+        if not (name is None or isinstance(name, str)) or not isinstance(record, bool):
+            raise web.HTTPError(400, "profile is a name or null, and record is true or false")
+        await self._may_restart()
+        kernels: Any = self.kernel_manager
+        async with self.extension.restarting(kernel_id):
+            try:
+                # reads files and tries them on this machine
+                await asyncio.to_thread(provisioner.stage, name, recording=record)
+            except RefusedRequest as error:
+                raise web.HTTPError(403, str(error)) from error
+            except (ProfileError, PolicyError, CannotConfine) as error:
+                raise web.HTTPError(400, str(error)) from error
+            try:
+                await ensure_async(kernels.restart_kernel(kernel_id))
+            except Exception as error:
+                raise web.HTTPError(500, f"the kernel did not start again: {error}") from error
+            finally:
+                provisioner.unstage()
+        self.answer(kernel_state(kernel_id, self.manager(kernel_id)))
+
+    async def _may_restart(self) -> None:
+        """Who may not restart kernels may not do so here either."""
+        authorizer: Any = self.authorizer
+        allowed = authorizer.is_authorized(self, self.current_user, "write", "kernels")
+        if not await ensure_async(allowed):
+            raise web.HTTPError(403, "User is not authorized to write on resource: kernels.")

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -30,9 +31,10 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode
 
 from modelarmor.alerts import Recorder
-from modelarmor.profiles import Profile
-from modelarmor.sandbox import CannotConfine, Plan, Sandbox, Workload
+from modelarmor.sandbox import CannotConfine, Plan, Sandbox, Workload, probe
+from modelarmor.sandbox.planner import make_plan
 from modelarmor_jupyter.config import ModelArmor
+from modelarmor_jupyter.confinement import Confinement
 from modelarmor_jupyter.scratch import Scratch, sweep
 
 #: the first ipykernel that reads Curve keys from its connection file
@@ -58,19 +60,92 @@ class ModelArmorProvisioner(LocalProvisioner):
         super().__init__(**kwargs)
         self._settings = ModelArmor(parent=self.parent)
         self._scratch: Scratch | None = None
-        self._loaded: Profile | None = None
+        self._workspace: Path | None = None
+        #: everything that confined this kernel so far; the last does now
+        self._confinements: list[Confinement] = []
+        self._next: Confinement | None = None
+        #: the last of them was staged, and no kernel has started under it yet
+        self._on_trial = False
         self._plan: Plan | None = None
         self._launched = False
         #: when the kernel was last started, in seconds since 1970; 0 before its first start
         self.started_at = 0.0
         self.connection_info = {}  # the base class keeps one for all of its instances
         #: what the kernel was refused, through all of its restarts
-        self.recorder = Recorder(f"kernel {self.kernel_id}")
+        self.recorder = Recorder(f"kernel {self.kernel_id}", self._settings.record_capacity)
 
     @property
-    def loaded_profile(self) -> Profile | None:
-        """The profile that confines this kernel; None before its first start."""
-        return self._loaded
+    def confinement(self) -> Confinement | None:
+        """What confines this kernel now; None before its first start."""
+        return self._confinements[-1] if self._confinements else None
+
+    def confinement_of(self, seq: int) -> Confinement:
+        """What confined this kernel when it was refused what has this number in its record."""
+        assert self._confinements
+        found = [item for item in self._confinements if item.first <= seq]
+        return found[-1] if found else self._confinements[0]
+
+    @property
+    def recorded_from(self) -> int:
+        """The number from which on the record is about the newest recording.
+
+        Where there was none, about the present profile.
+        """
+        newest = [item for item in self._confinements if item.recording][-1:]
+        return (newest or self._confinements[-1:])[0].first
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """What the templates of profiles stand for in this kernel, as `profiles.load` has it.
+
+        Raises
+        ------
+        RuntimeError
+            before the first start.
+        """
+        if self._workspace is None or self._scratch is None:
+            raise RuntimeError("the kernel has not been started")
+        return {
+            "workspace": self._workspace,
+            "home": Path.home(),
+            "tmp": self._scratch.path,
+            "prefix": Path(sys.prefix),
+        }
+
+    @property
+    def settings(self) -> ModelArmor:
+        """What the administrator decides."""
+        return self._settings
+
+    def stage(self, profile: str | None, *, recording: bool) -> None:
+        """Have the next start use this profile; it is loaded, and tried on this machine, now.
+
+        Until then nothing changes. A start that fails lets the kernel keep what it had.
+
+        Parameters
+        ----------
+        profile
+            A profile's name, or None for the one that confines the kernel now, read again.
+        recording
+            Whether what the profile does not name is recorded instead of refused.
+
+        Raises
+        ------
+        RefusedRequest
+            when the administrator does not allow it.
+        ProfileError, PolicyError
+            when there is no such profile, or it is wrong.
+        CannotConfine
+            when this machine cannot enforce it.
+        """
+        assert self.confinement is not None
+        staged = self._confine(profile or self.confinement.profile.name, recording=recording)
+        _check(staged)
+        self._next = staged
+
+    def unstage(self) -> None:
+        """Forget what was staged."""
+        self._next = None
 
     @property
     def plan(self) -> Plan | None:
@@ -91,14 +166,10 @@ class ModelArmorProvisioner(LocalProvisioner):
                 base = self._base()
                 sweep(base)
                 self._scratch = Scratch(base)
-            if self._loaded is None:
-                name = self._settings.choose(self.profile)
-                self._loaded = self._settings.load(
-                    name,
-                    workspace=workspace,
-                    scratch=self._scratch.path,
-                    prefix=Path(sys.prefix),
-                )
+            self._workspace = workspace
+            if not self._confinements:
+                self._confinements.append(self._confine(self.profile, recording=False))
+            self._adopt_staged()
             self._use_private_sockets(self._scratch)
             kwargs["env"] = self._environment(kwargs.pop("env", os.environ))
             kwargs = await super().pre_launch(**kwargs)
@@ -115,15 +186,15 @@ class ModelArmorProvisioner(LocalProvisioner):
         CannotConfine
             when this machine cannot enforce the profile as it is written.
         """
-        assert self._loaded is not None
-        assert self._scratch is not None
+        confinement = self.confinement
+        assert confinement is not None
         workload = Workload(
             name=f"kernel-{self.kernel_id}",
             command=cmd,
-            policies=self._loaded.policies,
-            posture=self._loaded.posture,
-            network=self._loaded.network,
-            resources=self._loaded.resources,
+            policies=confinement.policies,
+            posture=confinement.posture,
+            network=confinement.profile.network,
+            resources=confinement.profile.resources,
             env=kwargs["env"],
             cwd=Path(kwargs["cwd"]),
         )
@@ -131,7 +202,9 @@ class ModelArmorProvisioner(LocalProvisioner):
         try:
             # Not the server's terminal: a process that holds one can type into it.
             with self._output.open("ab") as output:
-                self.process = Sandbox.start(
+                # on a thread: the server answers meanwhile
+                self.process = await asyncio.to_thread(
+                    Sandbox.start,
                     workload,
                     recorder=self.recorder,
                     stdin=subprocess.DEVNULL,
@@ -146,7 +219,7 @@ class ModelArmorProvisioner(LocalProvisioner):
         except BaseException:
             self._give_up()
             raise
-        self._launched = True
+        self._launched, self._on_trial = True, False
         self._plan = self.process.plan
         self.pid = self.process.pid
         self.cwd = kwargs["cwd"]
@@ -197,6 +270,21 @@ class ModelArmorProvisioner(LocalProvisioner):
         """Nothing: where the server's files are is not for a confined kernel to find out."""
         return None
 
+    def _confine(self, requested: str, *, recording: bool) -> Confinement:
+        settings, places = self._settings, self.places
+        profile = settings.load(
+            settings.choose(requested),
+            workspace=places["workspace"],
+            scratch=places["tmp"],
+            prefix=places["prefix"],
+        )
+        return settings.confine(
+            profile,
+            recording=recording,
+            workspace=places["workspace"],
+            first=self.recorder.last + 1,
+        )
+
     def _base(self) -> Path | None:
         base = self._settings.scratch_directory
         return Path(base).expanduser() if base else None
@@ -227,7 +315,7 @@ class ModelArmorProvisioner(LocalProvisioner):
 
     def _environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """What the profile lets through, with private directories for what Python writes."""
-        assert self._loaded is not None
+        assert self.confinement is not None
         assert self._scratch is not None
         private = {
             name: str(self._scratch.path / directory)
@@ -238,7 +326,7 @@ class ModelArmorProvisioner(LocalProvisioner):
             )
         }
         passed = {name: value for name, value in inherited.items() if name not in private}
-        env = private | self._loaded.environ(passed)
+        env = private | self.confinement.profile.environ(passed)
         # ipykernel ends when the process of this number is not its parent
         env.pop("JPY_PARENT_PID", None)
         for name in ("HOME", *private):
@@ -247,7 +335,16 @@ class ModelArmorProvisioner(LocalProvisioner):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
         return env
 
+    def _adopt_staged(self) -> None:
+        if self._next is not None:
+            self._confinements.append(replace(self._next, first=self.recorder.last + 1))
+            self._next, self._on_trial = None, True
+
     def _give_up(self) -> None:
+        """A start failed: nothing is kept of a kernel that never ran, nor of its new profile."""
+        if self._on_trial:
+            self._confinements.pop()
+            self._on_trial = False
         if not self._launched:
             self._release()
 
@@ -264,3 +361,25 @@ class ModelArmorProvisioner(LocalProvisioner):
             text = output.read().decode("utf-8", "replace").strip()
             return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
         return ""
+
+
+def _check(confinement: Confinement) -> None:
+    """Raise `CannotConfine` where this machine cannot enforce it: before a kernel is stopped."""
+    report = probe()
+    plan = make_plan(
+        confinement.policies,
+        confinement.posture,
+        egress=confinement.profile.network,
+        resources=confinement.profile.resources,
+        capabilities=frozenset(),
+        command=[sys.executable],
+        machine=report.machine,
+    )
+    missing = [
+        *report.reasons,
+        *(f"{rule.rule.place}: {rule.rule.where}: {rule.note}" for rule in plan.unenforceable),
+    ]
+    if missing:
+        raise CannotConfine(
+            f"profile {confinement.profile.name} cannot be enforced here: {'; '.join(missing)}"
+        )

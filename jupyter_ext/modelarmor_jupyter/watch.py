@@ -88,6 +88,7 @@ class KernelWatch:
             "kernel_id": self.kernel_id,
             "last": page.last,
             "missed": page.missed,
+            "counts": self.provisioner.recorder.counts.to_json(),
             "alerts": [
                 {"seq": seq, "cell": self._attribute(alert), "alert": alert.to_json()}
                 for seq, alert in page.alerts

@@ -17,6 +17,8 @@ import requests
 import websocket
 
 TOKEN = "a-token"
+CONFINED = "modelarmor-notebook"
+UNTRUSTED = "modelarmor-untrusted-model"
 _START_SECONDS = 40
 
 
@@ -72,6 +74,9 @@ class Server:
         answer = self.http.get(f"{self.url}{path}", params=query, timeout=30)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         return answer.json()
+
+    def post(self, path: str, body: object) -> requests.Response:
+        return self.http.post(f"{self.url}{path}", json=body, timeout=90)
 
     def status(self, path: str, **query: object) -> int:
         return self.http.get(f"{self.url}{path}", params=query, timeout=30).status_code
@@ -187,3 +192,21 @@ class Cell:
         self.msg_id = msg_id
         self.execution_count = 0
         self.said = ""
+
+
+class Home:
+    """A home with secrets and a workspace below it, and servers that run there."""
+
+    def __init__(self, top: Path) -> None:
+        self.path = top / "h"
+        self.workspace = self.path / "work"
+        self.scratch = top / "s"
+        self.workspace.mkdir(parents=True)
+        (self.path / ".ssh").mkdir()
+        (self.path / ".ssh" / "id_ed25519").write_text("a private key\n")
+        (self.path / ".bashrc").write_text("# as it was\n")
+
+    def server(self, config: str = "", env: dict[str, str] | None = None) -> Server:
+        config = f"c.ModelArmor.scratch_directory = {str(self.scratch)!r}\n{config}"
+        own = {"HOME": str(self.path), "SECRET_TOKEN": "the server's"}
+        return Server(self.path, config, {**own, **(env or {})})

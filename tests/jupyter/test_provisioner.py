@@ -86,14 +86,14 @@ def test_a_restart_keeps_the_profile_the_directory_and_the_record(kernel: StartK
     async def main() -> None:
         async with kernel() as k:
             seq = k.provisioner.recorder.append(Alert(PolicyName="before"))
-            before = (k.provisioner.loaded_profile, k.manager.connection_file)
+            before = (k.provisioner.confinement, k.manager.connection_file)
             await k.run("x = 1")
             for now in (False, True):
                 await k.manager.restart_kernel(now=now)
                 await k.reconnect()
 
                 assert "NameError" in await k.run("print(x)")
-                assert (k.provisioner.loaded_profile, k.manager.connection_file) == before
+                assert (k.provisioner.confinement, k.manager.connection_file) == before
                 assert k.provisioner.recorder.counts.by_policy["before"] == 1
                 page = k.provisioner.recorder.after(seq - 1)
                 assert page.alerts[0] == (seq, Alert(PolicyName="before"))

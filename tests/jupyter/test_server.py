@@ -14,28 +14,7 @@ import psutil
 import pytest
 import requests
 
-from .server import RemoteKernel, Server
-
-CONFINED = "modelarmor-notebook"
-UNTRUSTED = "modelarmor-untrusted-model"
-
-
-class Home:
-    """A home with secrets and a workspace below it, and servers that run there."""
-
-    def __init__(self, top: Path) -> None:
-        self.path = top / "h"
-        self.workspace = self.path / "work"
-        self.scratch = top / "s"
-        self.workspace.mkdir(parents=True)
-        (self.path / ".ssh").mkdir()
-        (self.path / ".ssh" / "id_ed25519").write_text("a private key\n")
-        (self.path / ".bashrc").write_text("# as it was\n")
-
-    def server(self, config: str = "") -> Server:
-        config = f"c.ModelArmor.scratch_directory = {str(self.scratch)!r}\n{config}"
-        env = {"HOME": str(self.path), "SECRET_TOKEN": "the server's"}
-        return Server(self.path, config, env)
+from .server import CONFINED, UNTRUSTED, Home, RemoteKernel, Server
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +44,8 @@ def test_the_state_tells_confined_kernels_from_others(server: Server, kernel: Re
         listed = {item["kernel_id"]: item for item in server.get("modelarmor/api/kernels")}
         detail = server.get(f"modelarmor/api/kernels/{kernel.id}")
 
-        assert listed[other.id] == {"kernel_id": other.id, "confined": False}
+        assert listed[other.id]["confined"] is False
+        assert "Nothing confines it: it was started as 'Python 3" in listed[other.id]["why"]
         assert listed[kernel.id]["confined"] is True
         assert listed[kernel.id]["profile"]["name"] == "notebook"
         assert "plan" not in listed[kernel.id]

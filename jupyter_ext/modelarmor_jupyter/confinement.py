@@ -1,0 +1,205 @@
+"""What confines a kernel: its profile, and what this server adds to every profile.
+
+A kernel must not decide how the next one is confined. Profiles, kernelspecs and Jupyter's own
+configuration lie in the home directory, out of a kernel's reach; where a workspace lies around
+them, or record mode opens the home directory, Block rules are added that keep them out of reach.
+
+Record mode is the default posture ``audit``: what no rule names happens and is recorded. Block
+rules hold, and what a profile gives to be read only stays unchanged; otherwise a kernel could
+change the programs that run next, this server's among them.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
+
+from modelarmor import profiles
+from modelarmor.policy.decide import Operation, OperationKind, Table
+from modelarmor.policy.model import Outcome, PathRule, Policy, Posture
+from modelarmor.profiles import Profile
+
+#: the names of the policies that are added
+GUARD_POLICY: Final = "modelarmor-guard"
+RECORDING_POLICY: Final = "modelarmor-recording"
+
+_GUARDED: Final = Outcome(
+    "Block",
+    9,
+    ("MITRE", "MITRE_T1562_impair_defenses"),
+    "Profiles, kernelspecs and Jupyter's own files are out of a kernel's reach",
+)
+_UNCHANGED: Final = Outcome(
+    "Block", 8, ("MITRE", "MITRE_T1574_hijack_execution_flow"), "Read only, also in record mode"
+)
+_CHANGING: Final[tuple[OperationKind, ...]] = ("write", "create", "delete", "metadata")
+_READING: Final[tuple[OperationKind, ...]] = ("read", "list")
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What a kernel runs under, from the start that chose it to the next that chooses another.
+
+    Attributes:
+        profile: the profile, as it was found.
+        policies: its policies and those that this server adds.
+        posture: the profile's, or ``audit`` while recording.
+        recording: whether this is record mode.
+        first: the number of the first alert that belongs to it.
+    """
+
+    profile: Profile
+    policies: tuple[Policy, ...]
+    posture: Posture
+    recording: bool = False
+    first: int = 1
+
+
+def confine(
+    profile: Profile,
+    *,
+    recording: bool,
+    workspace: Path,
+    own: Iterable[Path],
+    secret: Iterable[Path] = (),
+    first: int = 1,
+) -> Confinement:
+    """Put together what a kernel will run under.
+
+    Parameters
+    ----------
+    profile
+        With its templates filled.
+    recording
+        Whether what no rule names is recorded instead of refused.
+    workspace
+        Where the kernel works.
+    own
+        Directories that a kernel must never change: see `own_directories`.
+    secret
+        Those that it must not read either.
+    first
+        The number that the next alert will have.
+
+    Raises
+    ------
+    ValueError
+        when the workspace lies in one of them, or the profile grants one in a way that no further
+        rule outweighs.
+    """
+    posture = Posture.all("audit") if recording else profile.posture
+    policies = (*profile.policies, *([_unchanged(profile)] if recording else []))
+    kinds: dict[str, tuple[OperationKind, ...]] = dict.fromkeys(_resolved(own), _CHANGING)
+    kinds |= dict.fromkeys(_resolved(secret), (*_CHANGING, *_READING))
+    guard = _guard(policies, posture, workspace.resolve(), kinds)
+    return Confinement(profile, (*policies, *([guard] if guard else [])), posture, recording, first)
+
+
+def own_directories(more: Iterable[Path] = (), *, recording: bool = False) -> list[Path]:
+    """What decides over kernels: the places of profiles and kernelspecs.
+
+    Parameters
+    ----------
+    more
+        Further places of profiles.
+    recording
+        Also what an unconfined Python or shell of this user runs without being asked.
+    """
+    # the last is the package's own
+    found = [*more, *profiles.search_path()[:-1], Path(jupyter_data_dir())]
+    if recording:
+        found += [Path(site.getusersitepackages()), Path.home() / ".local" / "bin"]
+    return found
+
+
+def secret_directories() -> list[Path]:
+    """What decides over this server: its configuration, and the tokens of those that run."""
+    return [Path(jupyter_config_dir()), Path(jupyter_runtime_dir())]
+
+
+def _resolved(directories: Iterable[Path]) -> Iterator[str]:
+    for directory in (Path(os.path.realpath(item)) for item in directories):
+        # `modelarmor` in the configuration directory: a kernel that may exchange it has its way
+        own = directory.parts[-2:] == ("modelarmor", "profiles")
+        yield str(directory.parent if own else directory)
+
+
+def _unchanged(profile: Profile) -> Policy:
+    """For each directory and file that the profile gives to be read only, a rule that says so.
+
+    An Allow rule with ``readOnly`` leaves changes to the posture, which now is ``audit``. A Block
+    rule with ``readOnly`` at the same place permits the same and refuses changes by itself.
+    """
+    rules = [
+        replace(rule, outcome=_UNCHANGED)
+        for policy in profile.policies
+        for rule in policy.file
+        if rule.outcome.action == "Allow" and rule.read_only
+    ]
+    return Policy("KubeArmorPolicy", RECORDING_POLICY, outcome=_UNCHANGED, file=tuple(rules))
+
+
+def _guard(
+    policies: Sequence[Policy],
+    posture: Posture,
+    workspace: Path,
+    kinds: Mapping[str, Sequence[OperationKind]],
+) -> Policy | None:
+    """Rules that keep each directory from operations of its kinds; None where none is needed."""
+    for directory in kinds:
+        if workspace.is_relative_to(directory):
+            raise ValueError(
+                f"{workspace} is in {directory}, which decides how kernels are confined; choose a"
+                " workspace outside of it"
+            )
+    table = Table(policies, posture)
+    open_to_it = [item for item in kinds if _touches(table, item, kinds[item])]
+    if not open_to_it:
+        return None
+    rules = [
+        *(
+            PathRule(_GUARDED, match="directory", value=f"{item}/", recursive=True)
+            for item in open_to_it
+        ),
+        # the directories on the way there, which could be moved aside with what they hold
+        *(
+            PathRule(_GUARDED, match="path", value=way, read_only=True)
+            for way in _ways(open_to_it, workspace)
+            if table.decide(Operation("delete", way)).verdict == "allow"
+        ),
+    ]
+    guard = Policy("KubeArmorPolicy", GUARD_POLICY, outcome=_GUARDED, file=tuple(rules))
+    guarded = Table([*policies, guard], posture)
+    for item in open_to_it:
+        if _touches(guarded, item, kinds[item]):
+            raise ValueError(
+                f"this profile grants {item}, which decides how kernels are confined; a profile"
+                " that does is not used here"
+            )
+    return guard
+
+
+def _touches(table: Table, directory: str, kinds: Iterable[OperationKind]) -> bool:
+    return any(
+        table.decide(Operation(kind, path)).verdict == "allow"
+        for kind in kinds
+        for path in (directory, f"{directory}/a", f"{directory}/a/b")
+    )
+
+
+def _ways(directories: Sequence[str], workspace: Path) -> list[str]:
+    """The directories between the workspace, or the home directory, and each of `directories`."""
+    tops = (workspace, Path(os.path.realpath(Path.home())))
+    found = {
+        str(parent)
+        for directory in directories
+        for parent in Path(directory).parents
+        if any(parent != top and parent.is_relative_to(top) for top in tops)
+    }
+    return sorted(found - set(directories))

@@ -1,0 +1,208 @@
+"""Files for the browser that stay where the server serves them, whatever a kernel puts there.
+
+The server's file manager writes as the user, unconfined, and it follows symbolic links. A kernel
+that may write in the workspace turns the notebook which is open into a link to ``~/.bashrc``, and
+the next autosave does what the kernel could not. Checkpoints are written through links, too.
+
+Here a path is resolved first; what lies outside of the root, is hidden, or is Jupyter's own does
+not exist. Between that check and the call the kernel may change the path again, so what is read or
+written is opened component by component from the root, no link followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from anyio.to_thread import run_sync
+from jupyter_server.files.handlers import FilesHandler
+from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
+from jupyter_server.services.contents.filemanager import AsyncFileContentsManager
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from tornado import web
+from traitlets import Bool, Dict, Instance, Type, default
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Tree:
+    """The directory that is served.
+
+    Parameters
+    ----------
+    root
+        Its path.
+    closed
+        Directories in it that are not served, such as Jupyter's own.
+    hidden
+        Whether names that begin with a dot are served.
+    """
+
+    def __init__(self, root: Path, closed: Sequence[Path] = (), *, hidden: bool = False) -> None:
+        self.root: Final = root.resolve()
+        self._closed = tuple(directory.resolve() for directory in closed)
+        self._hidden = hidden
+
+    def resolve(self, path: str) -> Path:
+        """Where `path`, which may not exist, leads.
+
+        Raises
+        ------
+        PermissionError
+            when that is not a place which is served.
+        """
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(self.root):
+            raise PermissionError(f"{path} leads out of the directory that is served")
+        below = real.relative_to(self.root).parts
+        if not self._hidden and any(part.startswith(".") for part in below):
+            raise PermissionError(f"{path} leads to a hidden file")
+        if any(real.is_relative_to(directory) for directory in self._closed):
+            raise PermissionError(f"{path} leads to one of Jupyter's own directories")
+        return real
+
+    def open(self, path: str, flags: int) -> int:
+        """Open the regular file that `path` leads to; what `open` takes as an opener.
+
+        Raises
+        ------
+        OSError
+            when it is no regular file, or is being exchanged for a link meanwhile.
+        """
+        with self._parent(path) as (directory, name):
+            # not blocking: a pipe that a kernel left there would hold the server up
+            flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(name, flags, 0o666, dir_fd=directory)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            return file
+        os.close(file)
+        raise PermissionError(f"{path} is not a regular file")
+
+    @contextlib.contextmanager
+    def replace(self, path: str, **kwargs: Any) -> Iterator[IO[Any]]:
+        """Write a file anew, which appears whole or not at all, with the mode of the old one."""
+        with self._parent(path) as (directory, name):
+            unfinished = f".~{secrets.token_hex(4)}"
+            file = os.open(unfinished, _NEW_FILE, 0o666, dir_fd=directory)
+            try:
+                with open(file, **kwargs) as stream:  # noqa: PTH123 - a descriptor
+                    with contextlib.suppress(FileNotFoundError):
+                        old = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                        if stat.S_ISREG(old.st_mode):
+                            os.fchmod(file, stat.S_IMODE(old.st_mode) & 0o777)
+                    yield stream
+                    stream.flush()
+                    os.fsync(file)
+                os.rename(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                os.unlink(unfinished, dir_fd=directory)
+                raise
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The open directory that holds what `path` leads to, and its name in there."""
+        real = self.resolve(path)
+        if real == self.root:
+            raise IsADirectoryError(f"{path} is a directory")
+        *between, name = real.relative_to(self.root).parts
+        directory = os.open(self.root, _DIRECTORY)
+        try:
+            for part in between:
+                inner = os.open(part, _DIRECTORY, dir_fd=directory)
+                os.close(directory)
+                directory = inner
+            yield directory, name
+        finally:
+            os.close(directory)
+
+
+class _InTree:
+    """What the contents manager and its checkpoints share: each access to a file."""
+
+    tree: Tree
+
+    @contextlib.contextmanager
+    def open(self, os_path: str, *args: Any, **kwargs: Any) -> Iterator[IO[Any]]:
+        with (
+            self.perm_to_403(os_path),  # type: ignore[attr-defined]
+            open(os_path, *args, opener=self.tree.open, **kwargs) as file,  # noqa: PTH123
+        ):
+            yield file
+
+    @contextlib.contextmanager
+    def atomic_writing(
+        self, os_path: str, text: bool = True, encoding: str = "utf-8", **_: Any
+    ) -> Iterator[IO[Any]]:
+        kind: dict[str, Any] = (
+            {"mode": "w", "encoding": encoding, "newline": "\n"} if text else {"mode": "wb"}
+        )
+        with self.perm_to_403(os_path), self.tree.replace(os_path, **kind) as file:  # type: ignore[attr-defined]
+            yield file
+
+    async def _copy(self, src: str, dest: str) -> None:
+        with self.open(src, "rb") as old, self.atomic_writing(dest, text=False) as new:
+            await run_sync(shutil.copyfileobj, old, new)
+
+
+class StrictCheckpoints(_InTree, AsyncFileCheckpoints):
+    """Checkpoints beside their file, as usual, but never through a link."""
+
+    @property
+    def tree(self) -> Tree:  # type: ignore[override]
+        return Tree(Path(self.root_dir), self.parent.closed, hidden=True)
+
+    def _get_os_path(self, path: str) -> str:
+        return str(self.parent._get_os_path(path))
+
+    def checkpoint_path(self, checkpoint_id: str, path: str) -> str:
+        found: str = super().checkpoint_path(checkpoint_id, path)
+        with self.perm_to_403(found):
+            self.tree.resolve(found)
+        return found
+
+
+class StrictContentsManager(_InTree, AsyncLargeFileManager):
+    """The files below the root, and nothing that a link leads to elsewhere."""
+
+    # Not to be configured: each of these would lead around the rest.
+    allow_hidden = Bool(False, read_only=True)
+    files_handler_class = Type(FilesHandler, read_only=True)
+    files_handler_params = Dict(read_only=True)
+    checkpoints_class = Type(StrictCheckpoints, read_only=True)
+    checkpoints = Instance(StrictCheckpoints)
+
+    @default("checkpoints")
+    def _own_checkpoints(self) -> StrictCheckpoints:
+        return StrictCheckpoints(**self.checkpoints_kwargs)
+
+    @property
+    def closed(self) -> Sequence[Path]:
+        """Directories that are not served although they lie below the root."""
+        from modelarmor_jupyter.places import guarded
+
+        return guarded()
+
+    @property
+    def tree(self) -> Tree:  # type: ignore[override]
+        return Tree(Path(self.root_dir), self.closed)
+
+    def _get_os_path(self, path: str) -> str:
+        os_path = str(super()._get_os_path(path))
+        try:
+            self.tree.resolve(os_path)
+        except OSError as error:
+            self.log.warning("strict mode: %s", error)
+            raise web.HTTPError(404, f"{path} is not served: {error}") from error
+        return os_path
+
+    async def _save_large_file(self, os_path: str, content: str, format: str) -> None:
+        """Add a chunk to a file that is being uploaded."""
+        async with _appended(self, os_path) as directory_model:
+            await directory_model(content, format)
