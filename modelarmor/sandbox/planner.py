@@ -225,7 +225,6 @@ class _Planner:
         self._baseline()
         self._other_names()
         note = self._network(modes)
-        self._limits()
         for trap, mode in modes.items():
             self.records.append(("mode", trap, mode))
         return Plan(
@@ -596,11 +595,6 @@ class _Planner:
             return "limited: addresses are checked, but could be changed meanwhile (approximate)"
         ports = "TCP ports by Landlock, " if self.machine.landlock_abi >= 4 else ""
         return f"limited: {ports}addresses by the supervisor, who makes the connection (exact)"
-
-    def _limits(self) -> None:
-        limits = self.resources
-        if limits.open_files is not None:
-            self.records.append(("limit", "open-files", limits.open_files))
 
 
 def make_plan(

@@ -56,6 +56,9 @@ class Workload:
         env: its environment; this process's own if left out.
         cwd: its working directory.
         namespace: what alerts call its namespace.
+        alerts_per_second: so many alerts are listed a second, and twice as many at once; beyond
+            that they are summed by rule and operation, so that a flood holds nobody up. ``None``
+            lists every one: the workload then waits where the reader is slower.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Workload:
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     namespace: str = ""
+    alerts_per_second: int | None = 2000
 
 
 class Process:
@@ -238,6 +242,11 @@ class Sandbox:
         env = dict(os.environ if workload.env is None else workload.env)
         if not workload.command:
             raise ValueError(f"{workload.name}: there is no command to run")
+        if workload.alerts_per_second is not None and workload.alerts_per_second < 1:
+            raise ValueError(
+                f"{workload.name}: alerts_per_second is {workload.alerts_per_second}; at least 1"
+                " must be listed, or None for every one"
+            )
         program = shutil.which(workload.command[0], path=env.get("PATH", os.defpath))
         # A name that is not found goes to the helper as it is, which reports it as a shell does.
         command = [program or workload.command[0], *workload.command[1:]]
@@ -257,7 +266,7 @@ class Sandbox:
             raise CannotConfine(f"{workload.name}: rules that cannot be enforced here: {rules}")
         group = cgroup.make(workload.resources)
         records = [
-            *_supervised_limits(workload.resources, group),
+            *_limits(workload, group),
             *group.records(),
         ]
         try:
@@ -321,11 +330,14 @@ def _launch(
     return popen, control, events
 
 
-def _supervised_limits(
-    resources: Resources, group: cgroup.ControlGroup
-) -> list[tuple[str | int, ...]]:
-    """Limits for which there is no control group."""
+def _limits(workload: Workload, group: cgroup.ControlGroup) -> list[tuple[str | int, ...]]:
+    """Limits that are the helper's affair: those for which there is no control group."""
     limits: list[tuple[str | int, ...]] = []
+    resources = workload.resources
+    if workload.alerts_per_second is not None:
+        limits.append(("limit", "alerts", workload.alerts_per_second))
+    if resources.open_files is not None:
+        limits.append(("limit", "open-files", resources.open_files))
     if resources.disk is not None:
         limits.append(("limit", "disk", resources.disk))
     if resources.memory is not None and "memory" not in group.limits:

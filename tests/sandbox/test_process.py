@@ -413,3 +413,23 @@ def test_a_fork_bomb_and_a_daemon_end_without_scoped_signals(older_landlock: int
     )
     assert "x" in outcome.output
     assert _gone(marker), _alive(marker)
+
+
+def test_beyond_the_limit_alerts_are_summed_and_without_one_each_is_listed(tmp_path: Path) -> None:
+    rules = policy(f"  file: {{matchPatterns: [{{pattern: {tmp_path}/n*}}]}}\n  action: Block\n")
+    code = python(f"""
+        for i in range(20_000):
+            try:
+                open("{tmp_path}/n%d" % i)
+            except PermissionError:
+                pass
+        """)
+    few = confined(code, rules, alerts_per_second=10)
+    assert 20 <= len(few.resources("File")) < 20_000
+    every = confined(code, rules, alerts_per_second=None)
+    assert every.resources("File") == [f"{tmp_path}/n{i}" for i in range(20_000)]
+
+
+def test_a_limit_of_no_alerts_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="alerts_per_second is 0"):
+        confined(["true"], alerts_per_second=0)

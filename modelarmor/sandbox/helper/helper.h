@@ -126,7 +126,7 @@ struct endpoint {
 };
 
 struct limits {
-	uint64_t memory, processes, disk, open_files, cpu_millis;
+	uint64_t memory, processes, disk, open_files, cpu_millis, alerts;
 };
 
 /* A counter of a control group: growing means that its limit was reached. */
@@ -217,6 +217,7 @@ struct event {
 	bool blocked;
 };
 void report_to(int fd);
+void report_limit(uint64_t alerts_per_second);
 void report_event(struct task *task, const struct event *event);
 void report_state(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool report_pending(void);

@@ -327,6 +327,7 @@ int main(int argc, char **argv) {
 	if (!plan_read(plan_fd, &plan, error, sizeof error) ||
 	    !resource_open(&plan, error, sizeof error))
 		return give_up(error);
+	report_limit(plan.limits.alerts);
 	close(plan_fd);
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)

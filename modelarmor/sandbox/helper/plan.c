@@ -231,8 +231,8 @@ static bool read_record(struct plan *plan, struct cursor *c) {
 	} else if (!strcmp(record, "limit")) {
 		uint64_t *const limits[] = {&plan->limits.memory, &plan->limits.processes,
 					    &plan->limits.disk, &plan->limits.open_files,
-					    &plan->limits.cpu_millis};
-		int which = WORD(c, "memory", "processes", "disk", "open-files", "cpu");
+					    &plan->limits.cpu_millis, &plan->limits.alerts};
+		int which = WORD(c, "memory", "processes", "disk", "open-files", "cpu", "alerts");
 		*limits[which] = number(c, 10, UINT64_MAX);
 	} else if (!strcmp(record, "cgroup") && plan->n_cgroups < (int)countof(plan->cgroups)) {
 		plan->cgroups[plan->n_cgroups++] = next(c);

@@ -2,7 +2,8 @@
  *
  * The child must not be able to slow anybody down by being refused often: beyond a budget a second,
  * events are only counted, per rule and operation, and the sums follow as records of their own.
- * Nothing here blocks; a reader that does not keep up finds sums instead of lines.
+ * Nothing here blocks; a reader that does not keep up finds sums instead of lines. Only where every
+ * event is wanted is a reader waited for, a second at a time.
  */
 #include "helper.h"
 
@@ -10,12 +11,12 @@
 #include <stdarg.h>
 #include <time.h>
 
-enum { BUFFER = 1 << 20, BURST = 4000, PER_SECOND = 2000, SUMS = 64 };
+enum { BUFFER = 1 << 20, SUMS = 64, WAITS = 20, WAIT_MS = 50 };
 
 static int out = -1;
 static char buffer[BUFFER];
 static size_t used;
-static double tokens = BURST;
+static double per_second, tokens; /* none for every one */
 static struct sum {
 	int rule;
 	bool blocked;
@@ -27,6 +28,12 @@ static int n_sums;
 void report_to(int fd) {
 	out = fd;
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+/* So many alerts a second are listed, twice as many at once; 0 lists every one. */
+void report_limit(uint64_t alerts_per_second) {
+	per_second = (double)alerts_per_second;
+	tokens = 2 * per_second;
 }
 
 static double now(void) {
@@ -50,6 +57,10 @@ static void drain(void) {
 }
 
 static bool put(const char *line, size_t length) {
+	for (int i = 0; !per_second && length > sizeof buffer - used && i < WAITS; i++) {
+		poll(&(struct pollfd){.fd = out, .events = POLLOUT}, 1, WAIT_MS);
+		drain();
+	}
 	if (length > sizeof buffer - used)
 		return false;
 	memcpy(buffer + used, line, length);
@@ -98,19 +109,27 @@ static void count(const struct event *event) {
 	sums[i].count++;
 }
 
+static bool within_limit(void) {
+	static double last;
+	if (!per_second)
+		return true;
+	double time = now();
+	tokens += (time - last) * per_second;
+	last = time;
+	if (tokens > 2 * per_second)
+		tokens = 2 * per_second;
+	if (tokens < 1)
+		return false;
+	tokens -= 1;
+	return true;
+}
+
 /* Reports one decision, or counts it where the budget or the reader's buffer is used up. */
 void report_event(struct task *task, const struct event *event) {
-	static double last;
-	double time = now();
-	tokens += (time - last) * PER_SECOND;
-	last = time;
-	if (tokens > BURST)
-		tokens = BURST;
-	if (tokens < 1) {
+	if (!within_limit()) {
 		count(event);
 		return;
 	}
-	tokens -= 1;
 	struct text t = {.n = 0};
 	char line[1024];
 	struct timespec wall;
