@@ -154,7 +154,7 @@ def load(
         PolicyError: its policy is wrong.
     """
     directory = _find(name, search_path)
-    values = _template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
+    values = template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
     policies = _policies(directory / "policy.yaml", _Filler(values))
     network = directory / "network.yaml"
     facts = _Facts(directory / "profile.yaml")
@@ -171,6 +171,54 @@ def load(
         variables=facts.variables(values),
         directory=directory,
     )
+
+
+def fill(
+    text: str,
+    *,
+    name: str,
+    workspace: Path,
+    home: Path,
+    tmp: Path,
+    prefix: Path,
+    model: Path | None = None,
+) -> tuple[Policy, ...]:
+    """Fill the templates of a policy document in, as :func:`load` does with a profile's.
+
+    Args:
+        text: KubeArmorPolicy documents with templates.
+        name: what to call the document in messages.
+        workspace, home, tmp, prefix, model: as for :func:`load`.
+
+    Raises:
+        ProfileError: see :func:`load`.
+        PolicyError: the document is wrong.
+    """
+    filler = _Filler(
+        template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
+    )
+    return tuple(_fill_policy(policy, filler) for policy in unfilled(text, name=name))
+
+
+def unfilled(text: str, *, name: str) -> tuple[Policy, ...]:
+    """The policies of a document with templates, each template as an absolute path of no machine.
+
+    For looking at rules: nothing is enforced by such policies. :func:`written` has them as text.
+
+    Raises:
+        PolicyError: the document is wrong.
+    """
+    return tuple(document.load(_mark(text).encode(), name=name))
+
+
+def stand_in(path: str) -> str:
+    """``${MODEL}/x`` as the absolute path that stands for it in what :func:`unfilled` gives."""
+    return _mark(path)
+
+
+def written(policies: Sequence[Policy]) -> str:
+    """The document of policies as :func:`unfilled` gives them, with their templates."""
+    return _unmark(document.dump(policies))
 
 
 def templated(
@@ -196,7 +244,7 @@ def templated(
         ProfileError: see :func:`load`; or a path looks like a template.
         PolicyError: a policy that no document can hold.
     """
-    values = _template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
+    values = template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
     marks = sorted(
         (
             (root.rstrip("/"), _MARK + name)
@@ -260,8 +308,16 @@ def _find(name: str, path: Sequence[Path] | None) -> Path:
 # --- templates
 
 
-def _template_values(**given: Path | None) -> dict[str, tuple[str, ...]]:
-    """What each template stands for: real paths, as rules are matched against real paths."""
+def template_values(**given: Path | None) -> dict[str, tuple[str, ...]]:
+    """What each template stands for: real paths, as rules are matched against real paths.
+
+    Args:
+        given: a directory for each template, by its name in lower case, as for :func:`load`; a
+            virtual environment stands for the installation behind it too.
+
+    Raises:
+        ProfileError: a path is none, or what is given contains the home directory.
+    """
     home = given["home"]
     assert home is not None
     real_home = Path(os.path.realpath(home))
