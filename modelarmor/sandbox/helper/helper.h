@@ -286,7 +286,7 @@ struct verdict notify_judge(const struct plan *plan, struct task *task, enum kin
 			    const char *path, int inode_fd);
 void notify_reply(int listener, uint64_t id, int error, int64_t value);
 void notify_continue(int listener, uint64_t id);
-void notify_report(const struct plan *plan, struct task *task, const struct verdict *verdict,
+void notify_report(struct task *task, const struct verdict *verdict,
 		   const char *operation, const char *resource, const char *data);
 void socket_handle(const struct plan *plan, struct task *task, const struct seccomp_notif *req);
 bool socket_traps(int nr);
@@ -296,7 +296,7 @@ bool socket_can_act(pid_t pid);
 
 bool processes_trap(const struct plan *plan, int nr);
 int processes_target(int nr);
-void processes_handle(const struct plan *plan, struct task *task, const struct seccomp_notif *req);
+void processes_handle(struct task *task, const struct seccomp_notif *req);
 
 bool resource_open(struct plan *plan, char *error, size_t error_size);
 bool resource_apply(const struct plan *plan, char *error, size_t error_size);

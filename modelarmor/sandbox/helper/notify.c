@@ -163,9 +163,8 @@ struct verdict notify_judge(const struct plan *plan, struct task *task, enum kin
 }
 
 /* Reports what a verdict says should be seen: a refusal, a posture's audit or an Audit rule. */
-void notify_report(const struct plan *plan, struct task *task, const struct verdict *verdict,
+void notify_report(struct task *task, const struct verdict *verdict,
 		   const char *operation, const char *resource, const char *data) {
-	(void)plan;
 	struct event event = {.operation = operation, .resource = resource, .data = data};
 	if (!verdict->allow) {
 		event.blocked = true;
@@ -196,7 +195,7 @@ static bool passes(const struct plan *plan, struct task *task, enum kind kind, c
 		char call[64], data[96];
 		syscall_label(call, sizeof call, nr);
 		snprintf(data, sizeof data, "%s access=%s", call, accesses[kind]);
-		notify_report(plan, task, &verdict, "File", path, data);
+		notify_report(task, &verdict, "File", path, data);
 	}
 	if (!verdict.allow)
 		notify_reply(task->listener, task->id, EACCES, 0);
@@ -362,7 +361,7 @@ static bool exec_settled(const struct plan *plan, const struct pending_exec *exe
 			       .tty = task_tty, .args = task_args, .context = &task};
 	struct verdict verdict = plan_decide(plan, &op);
 	if (!verdict.allow) {
-		notify_report(plan, &task, &verdict, "Process", task.exe,
+		notify_report(&task, &verdict, "Process", task.exe,
 			      "syscall=SYS_EXECVE ended=after-exec");
 		kill(exec->pid, SIGKILL);
 	}
@@ -472,7 +471,7 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 			for (int i = 0; i < count && used < sizeof resource; i++)
 				used += (size_t)snprintf(resource + used, sizeof resource - used, " %s",
 							 args[i]);
-			notify_report(plan, task, &verdict, "Process", resource, "syscall=SYS_EXECVE");
+			notify_report(task, &verdict, "Process", resource, "syscall=SYS_EXECVE");
 		}
 		good = verdict.allow;
 		if (good && enforce && !first && !loader)
@@ -533,7 +532,7 @@ static bool may_alias(const struct plan *plan, struct task *task, const struct r
 		if (rule == RULE_NONE)
 			return true;
 		struct verdict verdict = {.rule = rule, .audit = RULE_NONE};
-		notify_report(plan, task, &verdict, "File", old->path, "moves=ruled-directory");
+		notify_report(task, &verdict, "File", old->path, "moves=ruled-directory");
 		notify_reply(task->listener, task->id, EACCES, 0);
 		return false;
 	}
@@ -546,7 +545,7 @@ static bool may_alias(const struct plan *plan, struct task *task, const struct r
 				      .tty = task_tty, .args = task_args, .context = task};
 	struct verdict run = plan_decide(plan, &execution);
 	if (!run.allow && !run.posture) {
-		notify_report(plan, task, &run, "File", old->path, "renames=blocked-executable");
+		notify_report(task, &run, "File", old->path, "renames=blocked-executable");
 		notify_reply(task->listener, task->id, EACCES, 0);
 		return false;
 	}
@@ -833,12 +832,12 @@ static void handle_refused(const struct plan *plan, struct task *task, int nr) {
 		for (char *c = resource; *c; c++)
 			*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
 		if (!said.allow) {
-			notify_report(plan, task, &said, "Capabilities", resource, data);
+			notify_report(task, &said, "Capabilities", resource, data);
 			notify_reply(task->listener, task->id, EPERM, 0);
 			return;
 		}
 	}
-	notify_report(plan, task, &verdict, "Syscall", syscall_name(nr), data);
+	notify_report(task, &verdict, "Syscall", syscall_name(nr), data);
 	notify_reply(task->listener, task->id, EPERM, 0);
 }
 
@@ -938,7 +937,7 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 		return;
 	}
 	if (processes_trap(plan, nr)) {
-		processes_handle(plan, &task, req);
+		processes_handle(&task, req);
 		return;
 	}
 	bool opens = plan->modes[TRAP_READ] != MODE_NONE || plan->modes[TRAP_WRITE] != MODE_NONE;
@@ -1117,7 +1116,7 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 		struct verdict verdict = {.allow = true, .rule = RULE_NONE, .audit = RULE_NONE};
 		bool refused =
 			preset_refuses(plan, PRESET_ANON_EXEC, &verdict, &verdict.audit);
-		notify_report(plan, &task, &verdict, "Process", task_exe(&task), "syscall=SYS_MMAP");
+		notify_report(&task, &verdict, "Process", task_exe(&task), "syscall=SYS_MMAP");
 		if (refused)
 			return notify_reply(listener, req->id, EACCES, 0);
 		break;

@@ -97,7 +97,7 @@ static pid_t target_of(struct task *task, const struct seccomp_data *data) {
 	return !process ? -1 : second ? second : task->pid;
 }
 
-void processes_handle(const struct plan *plan, struct task *task, const struct seccomp_notif *req) {
+void processes_handle(struct task *task, const struct seccomp_notif *req) {
 	pid_t target = target_of(task, &req->data), named = target < 0 ? -target : target;
 	if (target != -1 && named > 1 && (named == task->pid || descends(named))) {
 		notify_continue(task->listener, task->id);
@@ -106,6 +106,6 @@ void processes_handle(const struct plan *plan, struct task *task, const struct s
 	char resource[64];
 	struct verdict verdict = {.rule = RULE_SANDBOX, .audit = RULE_NONE};
 	snprintf(resource, sizeof resource, "%s pid=%d", syscall_name(req->data.nr), target);
-	notify_report(plan, task, &verdict, "Syscall", resource, "target=outside");
+	notify_report(task, &verdict, "Syscall", resource, "target=outside");
 	notify_reply(task->listener, task->id, EPERM, 0);
 }

@@ -58,11 +58,11 @@ static int option(int fd, int name) {
 	return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
 }
 
-static void refuse(const struct plan *plan, struct task *task, const struct verdict *verdict,
+static void refuse(struct task *task, const struct verdict *verdict,
 		   const char *resource, int nr) {
 	char data[64];
 	syscall_label(data, sizeof data, nr);
-	notify_report(plan, task, verdict, "Network", resource, data);
+	notify_report(task, verdict, "Network", resource, data);
 	if (!verdict->allow)
 		notify_reply(task->listener, task->id, EACCES, 0);
 }
@@ -122,7 +122,7 @@ static void handle_socket(const struct plan *plan, struct task *task, int nr, in
 	if (verdict.allow && nr == SYS_socket && !family_permitted(plan, domain, type, protocol))
 		verdict = beyond_egress;
 	if (!verdict.allow) {
-		refuse(plan, task, &verdict, resource, nr);
+		refuse(task, &verdict, resource, nr);
 		return;
 	}
 	if ((type & 0xf) == SOCK_RAW || domain == AF_PACKET) {
@@ -130,13 +130,13 @@ static void handle_socket(const struct plan *plan, struct task *task, int nr, in
 		struct verdict said = plan_decide(plan, &raw);
 		bool netlink = domain == AF_NETLINK; /* SOCK_RAW there needs no capability */
 		if (!netlink && (!said.allow || said.audit != RULE_NONE))
-			notify_report(plan, task, &said, "Capabilities", "CAP_NET_RAW", resource);
+			notify_report(task, &said, "Capabilities", "CAP_NET_RAW", resource);
 		if (!netlink && !said.allow) {
 			notify_reply(task->listener, task->id, EPERM, 0);
 			return;
 		}
 	}
-	notify_report(plan, task, &verdict, "Network", resource, "syscall=SYS_SOCKET");
+	notify_report(task, &verdict, "Network", resource, "syscall=SYS_SOCKET");
 	notify_continue(task->listener, task->id);
 }
 
@@ -193,7 +193,7 @@ static struct verdict judge_unix(const struct plan *plan, struct task *task, con
 static bool abstract_passes(const struct plan *plan, struct task *task, int nr) {
 	if (plan->scoped & SCOPE_ABSTRACT_SOCKETS || plan->egress == EGRESS_ANY)
 		return true;
-	refuse(plan, task, &beyond_egress, "domain=AF_UNIX abstract", nr);
+	refuse(task, &beyond_egress, "domain=AF_UNIX abstract", nr);
 	return false;
 }
 
@@ -219,7 +219,7 @@ static bool may_reach(const struct plan *plan, struct task *task, int nr, int fd
 		}
 		struct verdict verdict = judge_unix(plan, task, at->path, at->fd);
 		if (!verdict.allow) {
-			refuse(plan, task, &verdict, at->path, nr);
+			refuse(task, &verdict, at->path, nr);
 			return false;
 		}
 		to->un.sun_family = AF_UNIX;
@@ -234,7 +234,7 @@ static bool may_reach(const struct plan *plan, struct task *task, int nr, int fd
 		return true;
 	address_text(to, resource, sizeof resource);
 	snprintf(resource + strlen(resource), 16, " protocol=%s", protocol == IPPROTO_UDP ? "UDP" : "TCP");
-	refuse(plan, task, &beyond_egress, resource, nr);
+	refuse(task, &beyond_egress, resource, nr);
 	return false;
 }
 
@@ -344,7 +344,7 @@ static void handle_bind(const struct plan *plan, struct task *task, const __u64 
 	bool inet = to.any.sa_family == AF_INET || to.any.sa_family == AF_INET6;
 	if (inet && plan->egress != EGRESS_ANY) {
 		address_text(&to, resource, sizeof resource);
-		refuse(plan, task, &beyond_egress, resource, SYS_bind);
+		refuse(task, &beyond_egress, resource, SYS_bind);
 		return;
 	}
 	bool path = to.any.sa_family == AF_UNIX &&
@@ -364,7 +364,7 @@ static void handle_bind(const struct plan *plan, struct task *task, const __u64 
 		}
 		struct verdict verdict = notify_judge(plan, task, OP_CREATE, at.path, -1);
 		if (!verdict.allow) {
-			notify_report(plan, task, &verdict, "File", at.path, "syscall=SYS_BIND");
+			notify_report(task, &verdict, "File", at.path, "syscall=SYS_BIND");
 			notify_reply(task->listener, task->id, EACCES, 0);
 			path_release(&at);
 			return;
@@ -402,7 +402,7 @@ static void handle_listen(const struct plan *plan, struct task *task, const __u6
 	if (fd < 0 && errno == EBADF) {
 		notify_reply(task->listener, task->id, EBADF, 0);
 	} else if (plan->egress != EGRESS_ANY && (inet || (fd < 0 && plan->egress == EGRESS_LIMITED))) {
-		refuse(plan, task, &beyond_egress, "listen", SYS_listen);
+		refuse(task, &beyond_egress, "listen", SYS_listen);
 	} else if (fd < 0) {
 		notify_continue(task->listener, task->id);
 	} else {
@@ -452,7 +452,7 @@ static bool message_passes(const struct plan *plan, struct task *task, int nr, i
 	    dns_query(message, size, name, sizeof name)) {
 		struct operation op = {.kind = OP_DNS, .path = name, .source = task_exe(task)};
 		struct verdict verdict = plan_decide(plan, &op);
-		refuse(plan, task, &verdict, name, nr);
+		refuse(task, &verdict, name, nr);
 		if (!verdict.allow)
 			return false;
 	}
@@ -466,7 +466,7 @@ static void handle_sendto(const struct plan *plan, struct task *task, const __u6
 	socklen_t length = a[4] ? (socklen_t)a[5] : 0;
 	bool endpoint = plan->modes[TRAP_ENDPOINT] != MODE_NONE;
 	if (endpoint && a[3] & MSG_FASTOPEN) {
-		refuse(plan, task, &beyond_egress, "flags=MSG_FASTOPEN", SYS_sendto);
+		refuse(task, &beyond_egress, "flags=MSG_FASTOPEN", SYS_sendto);
 		return;
 	}
 	if (length && !read_address(task, a[4], length, &to)) {
@@ -534,7 +534,7 @@ static void handle_messages(const struct plan *plan, struct task *task, int nr, 
 	unsigned count = many ? (unsigned)a[2] : 1, done = 0;
 	ssize_t last = 0;
 	if (endpoint && flags & MSG_FASTOPEN) {
-		refuse(plan, task, &beyond_egress, "flags=MSG_FASTOPEN", nr);
+		refuse(task, &beyond_egress, "flags=MSG_FASTOPEN", nr);
 		return;
 	}
 	autoclose int fd = copy_fd(task, (int)a[0]);
