@@ -334,6 +334,7 @@ def template_values(**given: Path | None) -> dict[str, tuple[str, ...]]:
                 raise ProfileError(
                     f"{name}: {item} contains the home directory {real_home}, so granting it would"
                     " grant every credential in there; choose a directory of its own"
+                    + (" (`modelarmor run --workspace DIR`)" if name == "workspace" else "")
                 )
     return values
 

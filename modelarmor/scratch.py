@@ -1,12 +1,12 @@
-"""A private directory for each kernel, which goes when the kernel does.
+"""A private directory for each workload, which goes when the workload does.
 
-It holds the kernel's sockets, its connection file and its temporary files, so the kernel writes to
-it, and it is hostile by the time it is removed: nested without end, full of unreadable
-directories. It is short, because the path of a socket has at most 107 bytes (``unix(7)``).
+It holds temporary files and a kernel's sockets, so the workload writes to it, and it is hostile by
+the time it is removed: nested without end, full of unreadable directories. It is short, because
+the path of a socket has at most 107 bytes (``unix(7)``).
 
-A server that was killed leaves its directories behind. Each has a lock file beside it that the
-server holds (``flock``, which the kernel drops with the process), so whoever comes next can tell a
-directory without an owner from one that is in use, whatever happened to process ids meanwhile.
+Who is killed leaves its directories behind. Each has a lock file beside it that its owner holds
+(``flock``, which the kernel drops with the process), so whoever comes next can tell a directory
+without an owner from one that is in use, whatever happened to process ids meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SOCKET_PATH_LIMIT: Final = 107
 
 _PREFIX: Final = "k-"
 _OWN_ONLY: Final = 0o700
+_CURE: Final = "choose a short one: $TMPDIR, or c.ModelArmor.scratch_directory for kernels"
 
 
 class ScratchError(OSError):
@@ -33,10 +34,10 @@ class ScratchError(OSError):
 
 
 class Scratch:
-    """One kernel's private directory, made and locked; `release` it when the kernel is over."""
+    """One workload's private directory, made and locked; `release` it when that is over."""
 
-    def __init__(self, base: Path | None = None) -> None:
-        """Make a directory in `base` (default: `default_base`).
+    def __init__(self, base: Path | None = None, *, sockets: bool = True) -> None:
+        """Make a directory in `base` (default: `default_base`), for `sockets` too or without.
 
         Raises
         ------
@@ -58,11 +59,11 @@ class Scratch:
         # also at exit, and when a server forgets a kernel whose restarts failed
         self._finalizer = weakref.finalize(self, _remove, path, lock, os.getpid())
         longest = len(os.fsencode(self.socket_prefix)) + len("-99999")
-        if longest > SOCKET_PATH_LIMIT:
+        if sockets and longest > SOCKET_PATH_LIMIT:
             self.release()
             raise ScratchError(
                 f"{base} is too deep for sockets, whose paths have at most {SOCKET_PATH_LIMIT}"
-                " bytes; set c.ModelArmor.scratch_directory to a shorter one"
+                f" bytes; {_CURE}"
             )
 
     @property
@@ -76,12 +77,12 @@ class Scratch:
 
 
 def default_base() -> Path:
-    """Where private directories are made unless the server's configuration says otherwise."""
+    """Where private directories are made unless the caller says otherwise."""
     return Path(tempfile.gettempdir()) / f"modelarmor-{os.getuid()}"
 
 
 def sweep(base: Path | None = None) -> int:
-    """Remove the directories in `base` whose server is gone; returns how many.
+    """Remove the directories in `base` whose owner is gone; returns how many.
 
     What is in use, belongs to another user or cannot be removed is left alone.
     """
@@ -106,9 +107,7 @@ def _private(base: Path, *, make: bool = True) -> Path:
             base.mkdir(_OWN_ONLY, parents=True, exist_ok=True)
         status = base.lstat()
     except OSError as error:
-        raise ScratchError(
-            f"{base}: {error.strerror}; set c.ModelArmor.scratch_directory to another place"
-        ) from error
+        raise ScratchError(f"{base}: {error.strerror}; {_CURE}") from error
     # in /tmp anyone may have been first: a link, or a directory that another user can change
     if (
         not stat.S_ISDIR(status.st_mode)
@@ -116,8 +115,7 @@ def _private(base: Path, *, make: bool = True) -> Path:
         or stat.S_IMODE(status.st_mode) & 0o077
     ):
         raise ScratchError(
-            f"{base} is not a directory that only you can use; remove it, or set"
-            " c.ModelArmor.scratch_directory to another place"
+            f"{base} is not a directory that only you can use; remove it, or {_CURE}"
         )
     return base
 
@@ -142,7 +140,7 @@ def _take(path: Path, *, create: bool = False) -> int | None:
 
 def _remove(path: Path, lock: int, owner: int | None = None) -> bool:
     if owner is not None and owner != os.getpid():
-        return False  # a fork of the server ends: the directory is not its own
+        return False  # a fork of the owner ends: the directory is not its own
     try:
         remove_tree(path)
     except FileNotFoundError:

@@ -104,3 +104,67 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     os.close(writer)
     assert done.returncode == 0
     assert done.stderr == b""
+
+
+def test_a_network_policy_in_a_policys_place_is_pointed_to_its_own(tmp_path: Path) -> None:
+    (tmp_path / "n.yaml").write_text(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: n}\n"
+        "spec: {podSelector: {}, policyTypes: [Egress]}\n"
+    )
+    assert "run --network FILE" in modelarmor("lint", str(tmp_path / "n.yaml")).stdout
+    done = modelarmor("run", "--policy", str(tmp_path / "n.yaml"), "--", "true")
+    assert (done.returncode, "run --network FILE" in done.stderr) == (2, True)
+
+
+def test_alerts_into_a_directory_that_is_not_there_name_the_option_and_the_directory() -> None:
+    done = modelarmor("run", "--alerts", "/nowhere/at/all", "--", "true")
+    assert done.returncode == 2
+    assert "--alerts /nowhere/at/all: cannot be written: there is no directory" in done.stderr
+
+
+def test_alerts_go_where_the_command_does_not_write(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    (tmp_path / "p.yaml").write_text(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\n"
+        "spec: {selector: {matchLabels: {a: b}}, action: Block,"
+        f" file: {{matchPaths: [{{path: {tmp_path}/secret}}]}}}}\n"
+    )
+    command = ["--policy", str(tmp_path / "p.yaml"), "--", "sh", "-c",
+               f"echo mine; cat {tmp_path}/secret"]  # fmt: skip
+    done = modelarmor("run", "--alerts", str(tmp_path / "alerts"), *command)
+    assert done.stdout == "mine\n"
+    [line] = (tmp_path / "alerts").read_text().splitlines()
+    assert json.loads(line)["Resource"] == f"{tmp_path}/secret"
+    assert "modelarmor:" not in done.stderr
+    mixed = modelarmor("run", "--alerts", "-", *command)
+    assert {line.startswith('{"') for line in mixed.stdout.splitlines()} == {True, False}
+    assert "modelarmor:" not in mixed.stderr
+
+
+def test_the_home_directory_as_workspace_is_refused_with_the_option_to_use(tmp_path: Path) -> None:
+    done = modelarmor("run", "--workspace", str(tmp_path), "--", "true", HOME=str(tmp_path))
+    assert (done.returncode, "--workspace DIR" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("again", [["modelarmor", "run"], ["python3", "-m", "modelarmor", "run"]])
+def test_a_sandbox_inside_a_sandbox_is_refused_in_words(again: list[str]) -> None:
+    done = modelarmor("run", "--", *again, "--", "true")
+    assert (done.returncode, "inside of a sandbox" in done.stderr) == (2, True)
+
+
+def test_the_scratch_directory_of_a_run_that_was_killed_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    run = ["run", "--workspace", str(tmp_path / "w"), "--"]
+    code = "import sys; from modelarmor.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *run, "sh", "-c", "echo up; read line"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as killed:  # fmt: skip
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "up\n"
+        killed.kill()
+    [base] = tmp_path.glob("modelarmor-*")
+    assert any(base.iterdir())
+    assert modelarmor(*run, "true", TMPDIR=str(tmp_path)).returncode == 0
+    assert not any(base.iterdir())

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from modelarmor_jupyter.scratch import Scratch, ScratchError, sweep
+
+from modelarmor.scratch import Scratch, ScratchError, sweep
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_what_is_in_use_is_not_swept(base: Path) -> None:
 
 def test_what_a_killed_server_left_is_swept(base: Path) -> None:
     code = (
-        "import sys, pathlib; from modelarmor_jupyter.scratch import Scratch;"
+        "import sys, pathlib; from modelarmor.scratch import Scratch;"
         "s = Scratch(pathlib.Path(sys.argv[1])); (s.path / 'f').touch();"
         "print(s.path, flush=True); sys.stdin.read()"
     )
@@ -90,7 +91,7 @@ def test_a_place_too_deep_for_sockets_is_refused_and_left_clean(base: Path) -> N
     deep = base / ("d" * 100)
     base.mkdir(mode=0o700)
 
-    with pytest.raises(ScratchError, match=r"scratch_directory to a shorter one"):
+    with pytest.raises(ScratchError, match=r"choose a short one: "):
         Scratch(deep)
     assert list(deep.iterdir()) == []
 

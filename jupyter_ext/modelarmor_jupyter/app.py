@@ -12,6 +12,7 @@ from jupyter_server.extension.application import ExtensionApp
 from tornado import web
 from traitlets import default
 
+from modelarmor.scratch import sweep
 from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.handlers import (
     AlertsHandler,
@@ -20,7 +21,6 @@ from modelarmor_jupyter.handlers import (
     RestartHandler,
 )
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
-from modelarmor_jupyter.scratch import sweep
 from modelarmor_jupyter.watch import KernelWatch
 
 VIOLATION_SCHEMA: Final = "https://schema.modelarmor.dev/jupyter/violation/v1"

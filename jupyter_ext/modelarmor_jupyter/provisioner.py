@@ -33,9 +33,9 @@ from traitlets import Unicode
 from modelarmor.alerts import Recorder
 from modelarmor.sandbox import CannotConfine, Plan, Sandbox, Workload, probe
 from modelarmor.sandbox.planner import make_plan
+from modelarmor.scratch import Scratch, sweep
 from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.confinement import Confinement
-from modelarmor_jupyter.scratch import Scratch, sweep
 
 #: the first ipykernel that reads Curve keys from its connection file
 _CURVE_IPYKERNEL: Final = (7, 3)

@@ -220,7 +220,7 @@ def _kind_cure(kind: str) -> str:
     if kind == "KubeArmorNetworkPolicy":
         return "ModelArmor reads addresses from a NetworkPolicy in a file of its own"
     if kind == "NetworkPolicy":
-        return "keep it in a file of its own"
+        return "keep it in a file of its own, for `modelarmor run --network FILE`"
     return suggestion(kind, KINDS)
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from modelarmor.sandbox.network import Egress
 from modelarmor.sandbox.plan import CAPABILITIES, DOCKER_CAPABILITIES
 from modelarmor.sandbox.probe import probe
 from modelarmor.sandbox.process import CANNOT_CONFINE, CannotConfine, Sandbox, Workload
+from modelarmor.scratch import Scratch, sweep
 
 _RUN_EXAMPLES = """\
 examples:
@@ -62,9 +62,10 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     run.add_argument("--workspace", metavar="DIR", type=Path, default=Path(),
                      help="what the command works on (default: the current directory)")  # fmt: skip
     run.add_argument("--alerts", metavar="FILE",
-                     help="write alerts to FILE, or for - to standard output, as JSON lines with"
-                     " KubeArmor's field names; without it they are shown on standard"
-                     " error")  # fmt: skip
+                     help="append alerts to FILE as JSON lines with KubeArmor's field names,"
+                     " instead of showing them on standard error; - is standard output, where they"
+                     " mix with what the command writes: a file, or a descriptor such as"
+                     " /dev/fd/3, keeps them apart")  # fmt: skip
     run.add_argument("--capabilities", metavar="LIST", default="none",
                      help="Linux capabilities that the command keeps: none (default), docker (what"
                      " Docker leaves root in a container), or names such as"
@@ -89,9 +90,12 @@ def _run(arguments: argparse.Namespace) -> int:
         command = command[1:]
     if not command:
         raise ValueError("there is no command to run: put it after --, as in `run -- python x.py`")
-    scratch = Path(tempfile.mkdtemp(prefix="modelarmor-"))
+    if _is_run(command):
+        raise ValueError("a sandbox cannot be started inside of a sandbox: name the command itself")
+    sweep()
+    scratch = Scratch(sockets=False)
     try:
-        workload = _workload(arguments, command, scratch)
+        workload = _workload(arguments, command, scratch.path)
         if arguments.plan:
             return _show_plan(workload)
         sink, close = _sink(arguments.alerts)
@@ -104,7 +108,14 @@ def _run(arguments: argparse.Namespace) -> int:
         finally:
             close()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.release()
+
+
+def _is_run(command: list[str]) -> bool:
+    """Whether it is this very command again; the sandbox might not even let it be imported."""
+    if command[1:3] == ["-m", "modelarmor"] and Path(command[0]).name.startswith("python"):
+        command = command[2:]
+    return Path(command[0]).name == "modelarmor" and command[1:2] == ["run"]
 
 
 def _follow(process: Any) -> int:
@@ -192,7 +203,12 @@ def _sink(where: str | None) -> tuple[Callable[[Alert], None], Callable[[], None
         return _show, lambda: None
     stream: TextIO = sys.stdout
     if where != "-":
-        stream = Path(where).open("a", encoding="utf-8")  # noqa: SIM115  closed by the caller
+        try:
+            stream = Path(where).open("a", encoding="utf-8")  # noqa: SIM115  closed by the caller
+        except OSError as error:
+            missing = not Path(where).parent.is_dir()
+            problem = f"there is no directory {Path(where).parent}" if missing else error.strerror
+            raise ValueError(f"--alerts {where}: cannot be written: {problem}") from error
 
     def write(alert: Alert) -> None:
         print(json.dumps(alert.to_json()), file=stream, flush=True)
