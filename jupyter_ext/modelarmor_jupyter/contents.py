@@ -11,6 +11,7 @@ written is opened component by component from the root, no link followed.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import secrets
@@ -23,10 +24,11 @@ from typing import IO, Any, Final
 from anyio.to_thread import run_sync
 from jupyter_server.files.handlers import FilesHandler
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
-from jupyter_server.services.contents.filemanager import AsyncFileContentsManager
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado import web
 from traitlets import Bool, Dict, Instance, Type, default
+
+from modelarmor_jupyter.places import jupyter_directories
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -129,10 +131,10 @@ class _InTree:
     tree: Tree
 
     @contextlib.contextmanager
-    def open(self, os_path: str, *args: Any, **kwargs: Any) -> Iterator[IO[Any]]:
+    def open(self, os_path: str, mode: str = "r", **kwargs: Any) -> Iterator[IO[Any]]:
         with (
             self.perm_to_403(os_path),  # type: ignore[attr-defined]
-            open(os_path, *args, opener=self.tree.open, **kwargs) as file,  # noqa: PTH123
+            open(os_path, mode, opener=self.tree.open, **kwargs) as file,
         ):
             yield file
 
@@ -156,53 +158,58 @@ class StrictCheckpoints(_InTree, AsyncFileCheckpoints):
 
     @property
     def tree(self) -> Tree:  # type: ignore[override]
-        return Tree(Path(self.root_dir), self.parent.closed, hidden=True)
+        return Tree(Path(self.root_dir), jupyter_directories(), hidden=True)
+
+    parent: StrictContentsManager
 
     def _get_os_path(self, path: str) -> str:
-        return str(self.parent._get_os_path(path))
+        return self.parent._get_os_path(path)
 
     def checkpoint_path(self, checkpoint_id: str, path: str) -> str:
-        found: str = super().checkpoint_path(checkpoint_id, path)
+        found = str(super().checkpoint_path(checkpoint_id, path))  # type: ignore[no-untyped-call]
         with self.perm_to_403(found):
             self.tree.resolve(found)
         return found
 
 
-class StrictContentsManager(_InTree, AsyncLargeFileManager):
+class StrictContentsManager(_InTree, AsyncLargeFileManager):  # type: ignore[misc]
     """The files below the root, and nothing that a link leads to elsewhere."""
 
-    # Not to be configured: each of these would lead around the rest.
-    allow_hidden = Bool(False, read_only=True)
-    files_handler_class = Type(FilesHandler, read_only=True)
-    files_handler_params = Dict(read_only=True)
-    checkpoints_class = Type(StrictCheckpoints, read_only=True)
+    # Without `config`: each of these, set to something else, would lead around the rest.
+    allow_hidden = Bool(False)
+    files_handler_class = Type(FilesHandler)
+    files_handler_params = Dict()
+    checkpoints_class = Type(StrictCheckpoints)
     checkpoints = Instance(StrictCheckpoints)
 
     @default("checkpoints")
     def _own_checkpoints(self) -> StrictCheckpoints:
-        return StrictCheckpoints(**self.checkpoints_kwargs)
+        return StrictCheckpoints(parent=self, log=self.log)
 
-    @property
-    def closed(self) -> Sequence[Path]:
-        """Directories that are not served although they lie below the root."""
-        from modelarmor_jupyter.places import guarded
-
-        return guarded()
+    @default("files_handler_params")
+    def _no_parameters(self) -> dict[str, Any]:
+        return {}
 
     @property
     def tree(self) -> Tree:  # type: ignore[override]
-        return Tree(Path(self.root_dir), self.closed)
+        return Tree(Path(self.root_dir), jupyter_directories())
 
     def _get_os_path(self, path: str) -> str:
-        os_path = str(super()._get_os_path(path))
+        os_path = str(super()._get_os_path(path))  # type: ignore[no-untyped-call]
         try:
             self.tree.resolve(os_path)
         except OSError as error:
-            self.log.warning("strict mode: %s", error)
-            raise web.HTTPError(404, f"{path} is not served: {error}") from error
+            self.log.warning("not served in strict mode: %s", error)
+            raise web.HTTPError(404, f"{path} does not lie in what is served") from error
         return os_path
 
     async def _save_large_file(self, os_path: str, content: str, format: str) -> None:
         """Add a chunk to a file that is being uploaded."""
-        async with _appended(self, os_path) as directory_model:
-            await directory_model(content, format)
+        if format not in {"text", "base64"}:
+            raise web.HTTPError(400, "the format of a chunk is text or base64")
+        try:
+            chunk = content.encode() if format == "text" else base64.b64decode(content)
+        except ValueError as error:
+            raise web.HTTPError(400, f"the chunk is not {format}: {error}") from error
+        with self.open(os_path, "ab") as file:
+            await run_sync(file.write, chunk)
