@@ -29,8 +29,18 @@ def read(path: Path) -> Any:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES} bytes")
+    return loads(data)
+
+
+def loads(data: bytes, limit: int = MAX_BYTES) -> Any:
+    """The one document of `data`, as plain data; the same errors as `read`.
+
+    Args:
+        data: YAML.
+        limit: how many bytes are read, at the most.
+    """
+    if len(data) > limit:
+        raise ValueError(f"is larger than {limit} bytes")
     try:
         return yaml.load(data, _Strict)
     except yaml.MarkedYAMLError as error:
