@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from . import __version__, profiles
+from .generate import commands as generate_commands
 from .policy import commands as policy_commands
 from .policy import document
 from .sandbox import commands as sandbox_commands
@@ -28,10 +29,12 @@ examples:
   modelarmor explain policy.yaml --read ~/.ssh/id_rsa
                                             what a policy says of one operation, and why
   modelarmor lint policy.yaml               what in a policy does not mean what it seems to
+  modelarmor generate ./model -o model.yaml a policy for a model, from what is seen of it
+  modelarmor review model.evidence.json     what to know before that model is promoted
 
-Exit status: 0 when all is well, 1 when lint or explain says no, 2 for a mistake in the
-command line or a file; run answers with the command's own status, and with 125 when the command
-cannot be confined.
+Exit status: 0 when all is well; 1 when lint, explain, generate or review says no; 2 for a mistake
+in the command line or a file. run answers with the command's own status, and with 125 when the
+command cannot be confined.
 """
 
 
@@ -69,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     sandbox_commands.add_parsers(subparsers)
     policy_commands.add_parsers(subparsers)
+    generate_commands.add_parsers(subparsers)
     _add_profiles(subparsers)
     return parser
 

@@ -27,7 +27,9 @@ from modelarmor.sandbox.resources import Resources
 from .controls import CONTROLS, Check, Control
 from .probes import ADDRESSES, CALLER, OPERATIONS
 
-Status = Literal["met", "partly", "not met"]
+#: ``met here``: every check holds, and others have to do the rest of the control
+Status = Literal["met", "met here", "partly", "not met"]
+STATUSES: Final[tuple[Status, ...]] = ("met", "met here", "partly", "not met")
 _PINNED: Final = re.compile(r"[A-Za-z0-9._-]+(\[[^\]]*\])?\s*===?\s*[^*\s;]+(\s*;.*)?")
 #: a kernel that has all that the sandbox uses, and a user that is not root: where no machine is
 #: given, tiers are told for such a one
@@ -95,9 +97,11 @@ class Assessment:
 
     @property
     def status(self) -> Status:
-        """``met`` is about the part that a policy can meet; `Control.rest` is never in it."""
+        """What of the control is met; what is left to others is never counted as met."""
         held = [result.holds for result in self.results]
-        return "met" if all(held) else "partly" if any(held) else "not met"
+        if all(held):
+            return "met here" if self.control.rest else "met"
+        return "partly" if any(held) else "not met"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ class Report:
     assessments: tuple[Assessment, ...]
 
     def count(self, status: Status) -> int:
+        """How many controls came out so."""
         return sum(assessment.status == status for assessment in self.assessments)
 
 

@@ -13,21 +13,26 @@ from modelarmor.generate.review.markup import NOTHING, Html, document, element, 
 from modelarmor.generate.review.page import SHEET
 from modelarmor.generate.review.words import visible
 
-from .assess import Assessment, Proof, Report, Result
+from .assess import STATUSES, Assessment, Proof, Report, Result
 
 #: grows when a reader of the previous version would misread the document
 FORMAT: Final = 1
 _WIDTH: Final = 100
-_COLOURS: Final = {"met": "\033[32m", "partly": "\033[33m", "not met": "\033[31m"}
+_COLOURS: Final = {
+    "met": "\033[32m",
+    "met here": "\033[32m",
+    "partly": "\033[33m",
+    "not met": "\033[31m",
+}
 _BOLD, _RESET = "\033[1m", "\033[0m"
-_CLASSES: Final = {"met": "met", "partly": "medium", "not met": "critical"}
+_CLASSES: Final = {"met": "met", "met here": "met", "partly": "medium", "not met": "critical"}
 _TIERS: Final = (
     "Tiers are those of the embedded sandbox on Linux 6.12 or newer: kernel, what Landlock and"
     " seccomp hold; supervised, what its helper decides. On a cluster KubeArmor's LSM enforces."
 )
 _ABOUT: Final = (
-    "“Met” is about the part of a control that a policy can meet. What else it asks for stands"
-    " beside it, with who has to do it. This report does not certify anything."
+    "“Met here”: all that a policy and its evidence can do for the control is done, and others have"
+    " to do the rest, which stands beside it. This report does not certify anything."
 )
 
 
@@ -85,15 +90,15 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
         return f"{code}{what}{_RESET}" if colour else what
 
     yield paint(f"Controls that {visible(report.subject.name)} meets a part of", _BOLD)
-    counts = ((status, report.count(status)) for status in ("met", "partly", "not met"))
+    counts = ((status, report.count(status)) for status in STATUSES)
     yield "  " + ", ".join(f"{count} {status}" for status, count in counts)
     yield from textwrap.wrap(_ABOUT, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     for framework, members in groupby(report.assessments, lambda item: item.control.framework):
         yield ""
         yield paint(framework, _BOLD)
         for item in members:
-            status = paint(item.status, _COLOURS[item.status]) + " " * (8 - len(item.status))
-            yield f"  {status} {item.control.id}  {item.control.title}"
+            status = paint(item.status, _COLOURS[item.status]) + " " * (9 - len(item.status))
+            yield f"  {status}{item.control.id}  {item.control.title}"
             for result in item.results:
                 yield f"           {'+' if result.holds else '-'} {result.what}: {_short(result)}"
                 for proof in (proof for proof in result.proofs if not proof.holds):
@@ -162,7 +167,7 @@ def _overview(grouped: Sequence[tuple[str, Sequence[Assessment]]]) -> Html:
         for item in members:
             counts[item.status] += 1
         says = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        worst = next(status for status in ("not met", "partly", "met") if counts[status])
+        worst = next(status for status in reversed(STATUSES) if counts[status])
         tiles.append(
             element(
                 "li",

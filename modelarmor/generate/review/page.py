@@ -138,9 +138,7 @@ def _points(review: Review) -> Html:
         element(
             "li",
             element("span", _mark(point.severity)),
-            element(
-                "span", _stranger(point.what), " ", element("a", "facts", href=f"#{point.section}")
-            ),
+            element("span", _stranger(point.what), " ", _see(point.section)),
         )
         for point in review.points[:_ROWS]
     ]
@@ -166,7 +164,7 @@ def _verdict(verdict: Verdict) -> Html:
         element("strong", _stranger(" ".join(filter(None, (verdict.name, verdict.version))))),
         element("span", says, class_="says"),
         element("p", _stranger("; ".join(notes)), class_="note") if notes else NOTHING,
-        class_=verdict.standing,
+        class_=next(iter(verdict.counts), verdict.standing),
     )
 
 
@@ -459,6 +457,10 @@ def _stranger(value: str, limit: int = 400) -> Html:
 
 def _code(value: str) -> Html:
     return element("code", _stranger(value))
+
+
+def _see(section: str) -> Html:
+    return element("a", f"see: {_SECTIONS[section]}", href=f"#{section}", class_="see")
 
 
 def _mark(severity: str) -> Html:
