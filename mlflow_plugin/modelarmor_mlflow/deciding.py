@@ -1,0 +1,214 @@
+"""A reviewer's side: what is there to decide on, shown, signed and sent.
+
+What the registry says is not believed where it can be checked: the evidence must have the digest
+that is signed, and the policy in it too. The signature is made here; the server only records it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from modelarmor.generate.artifact import own
+from modelarmor.generate.evidence import Evidence
+from modelarmor.generate.review import as_text, review
+
+from . import names, statements
+from .statements import Decision, Statement, Subject, Waiver
+
+#: how long an approval holds that does not say, in days
+_DAYS: Final = 180
+_TRIES = 3
+
+
+class NothingToReviewError(ValueError):
+    """A version that cannot be decided on now; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a reviewer has decided."""
+
+    decision: Decision
+    reviewer: str
+    reason: str
+    names: tuple[str, ...] = ()
+    #: those without an end hold as long as the approval
+    waivers: tuple[Waiver, ...] = ()
+    expires: datetime | None = None
+
+
+def waiver(text: str) -> Waiver:
+    """``FINDING=REASON[@DATE]``; without a date it ends with the approval (0).
+
+    Raises:
+        ValueError: it is not of this form.
+    """
+    finding, equals, reason = text.partition("=")
+    told, at, day = reason.rpartition("@")
+    expires = 0
+    if at:
+        try:
+            expires = int(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+            reason = told
+        except ValueError:  # an @ in the reason itself
+            expires = 0
+    if not equals or not reason.strip():
+        raise ValueError(f"--waive {text!r}: should be FINDING=REASON or FINDING=REASON@2027-01-31")
+    return Waiver(finding=finding.strip().lower(), reason=reason.strip(), expires=expires)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One version that waits for a decision."""
+
+    client: Any
+    subject: Subject
+    previous: str
+    evidence: Evidence
+
+    @classmethod
+    def open(cls, uri: str, tracking_uri: str | None = None) -> Case:
+        """Read a version's evidence from the registry.
+
+        Args:
+            uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+            tracking_uri: the server, instead of MLflow's own setting.
+
+        Raises:
+            NothingToReviewError: it has no policy yet, or its evidence is not what it should be.
+            MlflowException: the server does not answer, or has no such version.
+        """
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        version = _version(client, uri)
+        subject, previous = _subject(version)
+        return cls(
+            client=client,
+            subject=subject,
+            previous=previous,
+            evidence=_evidence(client, version, subject),
+        )
+
+    def text(self, against: str | None = None, *, colour: bool = False) -> str:
+        """The review, for a terminal, with what a decision is about."""
+        earlier = None
+        if against is not None:
+            version = _version(self.client, against)
+            earlier = _evidence(self.client, version, _subject(version)[0])
+        told = self.subject
+        return (
+            f"{told.uri} (workspace {told.workspace}, registry {told.registry})\n"
+            f"  files    {told.artifact}\n  policy   {told.policy}\n  evidence {told.evidence}\n\n"
+            f"{as_text(review(self.evidence, earlier), colour=colour)}\n"
+        )
+
+    def submit(self, wanted: Wanted, signer: Any) -> str:
+        """Sign the decision and have it recorded.
+
+        Returns:
+            The identifier of the statement.
+
+        Raises:
+            NothingToReviewError: the version has changed since it was shown.
+            MlflowException: the server refuses it; says why.
+        """
+        from mlflow.exceptions import MlflowException
+
+        subject, previous = self.subject, self.previous
+        for attempt in range(_TRIES):
+            text = statements.sign(_statement(wanted, subject, previous), signer)
+            try:
+                self.client.set_model_version_tag(
+                    subject.model, str(subject.version), names.SUBMIT, text
+                )
+                return statements.read(text)[1]
+            except MlflowException as error:
+                # Another reviewer was quicker, about the same bytes: sign after that one.
+                if error.error_code != "INVALID_STATE" or attempt + 1 == _TRIES:
+                    raise
+                now, latest = _subject(_version(self.client, subject.uri))
+                if now != subject:
+                    raise NothingToReviewError(
+                        f"{subject.uri} has changed since it was shown; review it again"
+                    ) from None
+                if latest == previous:
+                    raise
+                previous = latest
+        raise AssertionError("unreachable")
+
+
+def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
+    now = int(time.time())
+    end = int(wanted.expires.timestamp()) if wanted.expires else now + _DAYS * 86400
+    return Statement(
+        decision=wanted.decision,
+        subject=subject,
+        reviewer=wanted.reviewer,
+        reason=wanted.reason,
+        time=now,
+        expires=end,
+        names=wanted.names,
+        waivers=tuple(
+            item if item.expires else Waiver(finding=item.finding, reason=item.reason, expires=end)
+            for item in wanted.waivers
+        ),
+        previous=previous,
+    )
+
+
+def _version(client: Any, uri: str) -> Any:
+    prefix, _, rest = uri.partition("models:/")
+    if prefix or not rest:
+        raise NothingToReviewError(f"{uri!r} should be models:/NAME/VERSION or models:/NAME@ALIAS")
+    if "@" in rest and "/" not in rest:
+        name, _, alias = rest.rpartition("@")
+        return client.get_model_version_by_alias(name, alias)
+    name, _, version = rest.rpartition("/")
+    return client.get_model_version(name, version)
+
+
+def _subject(version: Any) -> tuple[Subject, str]:
+    uri = f"models:/{version.name}/{version.version}"
+    state = version.tags.get(names.STATE, "")
+    if names.SUBJECT not in version.tags:
+        progress = version.tags.get(names.PROGRESS, "")
+        raise NothingToReviewError(
+            f"{uri} cannot be reviewed: its policy is {state} {progress}".rstrip()
+            if state
+            else f"{uri} has no policy: is this registry ModelArmor's? modelarmor registry scan"
+            " makes one for versions that are older"
+        )
+    told = json.loads(version.tags[names.SUBJECT])
+    previous = told.pop("previous", "")
+    subject = Subject.from_json(told)
+    if (subject.model, str(subject.version)) != (version.name, str(version.version)):
+        raise NothingToReviewError(f"{uri}: its tags are another version's, {subject.uri}")
+    return subject, previous
+
+
+def _evidence(client: Any, version: Any, subject: Subject) -> Evidence:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    location = client.get_model_version_download_uri(version.name, version.version)
+    with tempfile.TemporaryDirectory(prefix="modelarmor-review-") as scratch:
+        repository = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+        found = Path(repository.download_artifacts(own.EVIDENCE, dst_path=scratch))
+        evidence = Evidence.loads(found.read_bytes())
+    if evidence.digest != subject.evidence:
+        raise NothingToReviewError(
+            f"{subject.uri}: the evidence beside the model is not what the registry recorded; set"
+            f" the tag {names.REQUEST} to {names.GENERATE!r} to have it made anew"
+        )
+    if (evidence.artifact.digest, evidence.policy_digest) != (subject.artifact, subject.policy):
+        raise NothingToReviewError(
+            f"{subject.uri}: the evidence is about other files or another policy than the registry"
+            " says; do not approve it"
+        )
+    return evidence
