@@ -41,7 +41,12 @@ class Outcome:
 
 
 def confined(
-    command: Sequence[str], policies: Sequence[Policy] = (), *, timeout: float = 60, **workload: Any
+    command: Sequence[str],
+    policies: Sequence[Policy] = (),
+    *,
+    timeout: float = 60,
+    pass_fds: Sequence[int] = (),
+    **workload: Any,
 ) -> Outcome:
     """Run a command to its end; its standard output and error come together."""
     alerts: list[Alert] = []
@@ -52,6 +57,7 @@ def confined(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
     )
     with process:
         assert process.stdout is not None

@@ -156,6 +156,29 @@ def test_source_owner_and_audit_rules(tmp_path: Path) -> None:
     ]
 
 
+def test_a_socket_that_was_given_may_listen_again_and_no_other(tmp_path: Path) -> None:
+    code = """
+import socket, sys
+given, bound = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+given.listen(7)
+print("given")
+bound.listen(7)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as given, socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        numbers = [given.fileno(), bound.fileno()]
+        result = confined(
+            [sys.executable, "-c", code, *map(str, numbers)],
+            network=Egress.none(),
+            pass_fds=numbers,
+        )
+        assert "given" in result.output
+        assert "PermissionError" in result.output
+        assert result.resources("Network") == ["listen"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(bound.getsockname(), timeout=5)
+
+
 def test_without_egress_there_are_no_internet_sockets() -> None:
     outcome = confined(
         python("""

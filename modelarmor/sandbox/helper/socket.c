@@ -398,7 +398,9 @@ static void handle_bind(const struct plan *plan, struct task *task, const __u64 
 static void handle_listen(const struct plan *plan, struct task *task, const __u64 *a) {
 	autoclose int fd = copy_fd(task, (int)a[0]);
 	int domain = fd < 0 ? -1 : option(fd, SO_DOMAIN);
-	bool inet = domain == AF_INET || domain == AF_INET6;
+	/* One that listens already was given by whoever started the workload: asyncio and others
+	   call listen() again to set the length of its queue. */
+	bool inet = (domain == AF_INET || domain == AF_INET6) && option(fd, SO_ACCEPTCONN) != 1;
 	if (fd < 0 && errno == EBADF) {
 		notify_reply(task->listener, task->id, EBADF, 0);
 	} else if (plan->egress != EGRESS_ANY && (inet || (fd < 0 && plan->egress == EGRESS_LIMITED))) {
