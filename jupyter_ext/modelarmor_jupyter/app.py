@@ -16,10 +16,12 @@ from modelarmor.scratch import sweep
 from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.handlers import (
     AlertsHandler,
+    ExplanationHandler,
     KernelHandler,
     KernelsHandler,
     RestartHandler,
 )
+from modelarmor_jupyter.profile_handlers import PreviewHandler, ProfileHandler, ProfilesHandler
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from modelarmor_jupyter.watch import KernelWatch
 
@@ -48,20 +50,27 @@ class ModelArmorExtension(ExtensionApp):
         events: EventLogger = self._server.event_logger
         events.register_event_schema(_SCHEMA_FILE)
         events.add_listener(schema_id=_KERNEL_ACTIONS, listener=self._on_kernel_action)
-        base = ModelArmor(parent=self).scratch_directory
+        #: what the administrator decides
+        self.armor = ModelArmor(parent=self)
+        base = self.armor.scratch_directory
         removed = sweep(Path(base).expanduser() if base else None)
         if removed:
             self.log.info("removed %d directories of kernels whose server was killed", removed)
 
     def initialize_handlers(self) -> None:
         """Add the routes."""
-        api, extension = r"/modelarmor/api/kernels", {"extension": self}
+        api, extension = r"/modelarmor/api", {"extension": self}
+        kernel = rf"{api}/kernels/([^/]+)"
         self.handlers.extend(
             [
-                (api, KernelsHandler, extension),
-                (rf"{api}/([^/]+)", KernelHandler, extension),
-                (rf"{api}/([^/]+)/alerts", AlertsHandler, extension),
-                (rf"{api}/([^/]+)/restart", RestartHandler, extension),
+                (rf"{api}/kernels", KernelsHandler, extension),
+                (kernel, KernelHandler, extension),
+                (rf"{kernel}/alerts", AlertsHandler, extension),
+                (rf"{kernel}/alerts/([^/]+)/explanation", ExplanationHandler, extension),
+                (rf"{kernel}/restart", RestartHandler, extension),
+                (rf"{api}/profiles", ProfilesHandler, extension),
+                (rf"{api}/profiles/preview", PreviewHandler, extension),
+                (rf"{api}/profiles/([^/]+)", ProfileHandler, extension),
             ]
         )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from jupyter_core.utils import ensure_async
@@ -17,6 +19,8 @@ from modelarmor.policy.document import PolicyError
 from modelarmor.profiles import ProfileError
 from modelarmor.sandbox import CannotConfine
 from modelarmor_jupyter.config import RefusedRequest
+from modelarmor_jupyter.own_profiles import NameTaken
+from modelarmor_jupyter.proposals import NothingToAdd, NotRecorded, explain
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from modelarmor_jupyter.state import kernel_state, no_alerts
 
@@ -34,6 +38,21 @@ MAX_BODY: Final = 64 << 10
 # as jupyter_server's own kernel routes
 _KERNEL_ID = re.compile(r"\w{1,64}(-\w{1,64}){4}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Answer with the status that fits what our own code refuses, and with its message."""
+    try:
+        yield
+    except RefusedRequest as error:
+        raise web.HTTPError(403, str(error)) from error
+    except NotRecorded as error:
+        raise web.HTTPError(404, str(error)) from error
+    except NameTaken as error:
+        raise web.HTTPError(409, str(error)) from error
+    except (ProfileError, PolicyError, CannotConfine, NothingToAdd) as error:
+        raise web.HTTPError(400, str(error)) from error
 
 
 class Handler(ExtensionHandlerMixin, APIHandler):
@@ -170,6 +189,20 @@ class AlertsHandler(Handler):
         self.answer({**watch.alerts(after, limit), "confined": True})
 
 
+class ExplanationHandler(Handler):
+    """``GET modelarmor/api/kernels/{id}/alerts/{seq}/explanation``: why, and what would help."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, kernel_id: str, seq: str) -> None:
+        """Answer with what decided, and the smallest change that would permit it."""
+        provisioner = self.confined(kernel_id)
+        if _NUMBER.fullmatch(seq) is None:
+            raise web.HTTPError(400, "the number of an alert is a whole number")
+        with refusals():
+            self.answer(await asyncio.to_thread(explain, provisioner, int(seq)))
+
+
 class RestartHandler(Handler):
     """``POST modelarmor/api/kernels/{id}/restart``: the same kernel under another profile."""
 
@@ -185,13 +218,9 @@ class RestartHandler(Handler):
         await self._may_restart()
         kernels: Any = self.kernel_manager
         async with self.extension.restarting(kernel_id):
-            try:
+            with refusals():
                 # reads files and tries them on this machine
                 await asyncio.to_thread(provisioner.stage, name, recording=record)
-            except RefusedRequest as error:
-                raise web.HTTPError(403, str(error)) from error
-            except (ProfileError, PolicyError, CannotConfine) as error:
-                raise web.HTTPError(400, str(error)) from error
             try:
                 await ensure_async(kernels.restart_kernel(kernel_id))
             except Exception as error:
