@@ -74,7 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     policy_commands.add_parsers(subparsers)
     generate_commands.add_parsers(subparsers)
     _add_profiles(subparsers)
+    _add_mlflow(subparsers)
     return parser
+
+
+def _add_mlflow(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The registry's commands live in the plugin, which imports MLflow only as they run."""
+    try:
+        from modelarmor_mlflow import commands
+    except ImportError:  # the core alone is installed
+        return
+    commands.add_parsers(subparsers)
 
 
 def _add_profiles(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
