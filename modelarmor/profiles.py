@@ -153,7 +153,7 @@ def load(
             grant contains the home directory.
         PolicyError: its policy is wrong.
     """
-    directory = _find(name, search_path)
+    directory = find(name, search_path)
     values = template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
     policies = _policies(directory / "policy.yaml", _Filler(values))
     network = directory / "network.yaml"
@@ -293,7 +293,12 @@ def _glob(directory: Path) -> Iterator[Path]:
         return
 
 
-def _find(name: str, path: Sequence[Path] | None) -> Path:
+def find(name: str, path: Sequence[Path] | None = None) -> Path:
+    """The directory of a profile, looked for on ``path`` (default: :func:`search_path`).
+
+    Raises:
+        ProfileError: there is none of this name.
+    """
     places = search_path() if path is None else path
     if _NAME.fullmatch(name):  # anything else could leave the directories of the search path
         for place in places:

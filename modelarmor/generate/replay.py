@@ -171,7 +171,8 @@ def _network(alert: Alert) -> Operation | None:
         if not _DOMAIN.fullmatch(alert.Resource):
             return None
         return Operation("network", dns=alert.Resource, source=alert.ProcessName)
-    domain = asked.get("domain", said.get("domain", "AF_INET"))
+    numbered = "AF_INET6" if ":" in asked.get("remoteip", "") else "AF_INET"
+    domain = asked.get("domain", said.get("domain", numbered))
     kind = asked.get("type", said.get("type", ""))
     protocol = asked.get("protocol", said.get("protocol", ""))
     if not kind and not protocol:

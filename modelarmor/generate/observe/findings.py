@@ -143,6 +143,8 @@ def _network(alert: Alert, add: _Add) -> None:
     elif address:
         add("connected", "high", "It tried to reach a network address", f"{address} port {port}",
             "T1041", "T1071", "AML.T0025")  # fmt: skip
+    elif said.get("domain") == "AF_INET6":
+        add("probed-network", "info", "It looked whether there is a network", alert.Resource)
     else:
         add("opened-socket", "medium", "It tried to open a socket", alert.Resource, "T1095")
 

@@ -85,8 +85,9 @@ class Record:
             asked = described(alert)
             if asked is None:
                 continue
-            own = (str(alert.PID), str(alert.HostPID))
-            counts[phase, places.event(asked, own)] += count
+            meant = places.event(asked, (str(alert.PID), str(alert.HostPID)))
+            if not meant.path.startswith("/${WORKSPACE}"):  # the loader's own file
+                counts[phase, meant] += count
         listed = sorted(counts.items(), key=lambda item: _order(item[0]))
         unlisted += sum(count for _, count in listed[MAX_EVENTS:])
         events = tuple(

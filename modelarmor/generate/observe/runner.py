@@ -47,15 +47,26 @@ class _Task:
         raise _NotAsked("nothing tells what it takes: no example, no signature, no shape")
 
     def load(self) -> None:
-        name = self.loader.removeprefix("mlflow.")
         if (self.root / "MLmodel").is_file():
             _load_mlflow(self)
-        elif self.root.joinpath("saved_model.pb").is_file() or name == "saved_model":
-            _load_saved_model(self, self.root)
-        elif self.root.joinpath("config.json").is_file() and self.flavour == "transformers":
-            _load_transformers(self, self.root)
-        else:
-            _load_file(self)
+            return
+        kind = next((kind for name, kind in _KINDS.items() if self.loader.startswith(name)), "")
+        if not kind:
+            raise ValueError("no loader is known for it; name an MLflow model or one model file")
+        directory = self.root if self.root.is_dir() else self.root.parent
+        _LOADERS[kind](self, directory / self._main_file(kind))
+
+    def _main_file(self, kind: str) -> str:
+        """The file, or for what is a directory the file in it, that a loader is given."""
+        if self.root.is_file():
+            return self.root.name
+        names = sorted((item["path"] for item in self.files), key=lambda n: (n.count("/"), n))
+        formats = {item["path"]: item["format"].rpartition("+")[2] for item in self.files}
+        wanted, called = _FORMATS[kind], _NAMES.get(kind)
+        for name in names:
+            if formats[name] in wanted or Path(name).name == called:
+                return name
+        raise ValueError(f"no file of {kind} is in it")
 
     def note(self, text: str) -> None:
         self.notes.append(text[:_NOTE])
@@ -137,26 +148,6 @@ def _of_type(kind: Any) -> Any:
 
 
 # ---- single files, by what they are ------------------------------------------------------------
-
-
-def _load_file(task: _Task) -> None:
-    file, kind = _main_file(task)
-    _LOADERS[kind](task, file)
-
-
-def _main_file(task: _Task) -> tuple[Path, str]:
-    """The file to load: the first with a name that one of the loaders knows."""
-    names = [item["path"] for item in task.files] or [task.root.name]
-    here = task.root if task.root.is_dir() else task.root.parent
-    for name in sorted(names, key=lambda item: (item.count("/"), item)):
-        suffix = Path(name).suffix.lower()
-        if kind := _SUFFIXES.get(suffix):
-            return here / name, kind
-    formats = {item["path"]: item.get("format", "") for item in task.files}
-    for name, form in sorted(formats.items()):
-        if form in _LOADERS:
-            return here / name, form
-    raise ValueError("no file that a loader is known for; name an MLflow model or one model file")
 
 
 def _load_pickle(task: _Task, file: Path) -> None:
@@ -275,10 +266,10 @@ def _load_keras(task: _Task, file: Path) -> None:
     task.asked, task.example = "default", example
 
 
-def _load_saved_model(task: _Task, directory: Path) -> None:
+def _load_saved_model(task: _Task, file: Path) -> None:
     import tensorflow
 
-    model = tensorflow.saved_model.load(str(directory))
+    model = tensorflow.saved_model.load(str(file.parent))
     if not model.signatures:
         return
     serve = next(iter(model.signatures.values()))
@@ -360,10 +351,11 @@ def _load_onnx(task: _Task, file: Path) -> None:
     task.asked, task.example = "default", example
 
 
-def _load_transformers(task: _Task, directory: Path) -> None:
+def _load_transformers(task: _Task, file: Path) -> None:
     import torch
     import transformers
 
+    directory = file.parent
     options = {"local_files_only": True, "trust_remote_code": False}
     model = transformers.AutoModel.from_pretrained(directory, **options).eval()
 
@@ -402,50 +394,56 @@ def _load_numpy(task: _Task, file: Path) -> None:
 
 _LOADERS: dict[str, Callable[[_Task, Path], None]] = {
     "pickle": _load_pickle,
-    "joblib": _load_pickle,
     "skops": _load_skops,
     "torch": _load_torch,
     "pt2": _load_pt2,
     "keras": _load_keras,
-    "hdf5": _load_keras,
+    "saved-model": _load_saved_model,
     "xgboost": _load_xgboost,
     "lightgbm": _load_lightgbm,
     "catboost": _load_catboost,
     "onnx": _load_onnx,
+    "transformers": _load_transformers,
     "safetensors": _load_safetensors,
     "gguf": _load_gguf,
     "numpy": _load_numpy,
 }
-_SUFFIXES = {
-    ".pkl": "pickle",
-    ".pickle": "pickle",
-    ".dill": "pickle",
-    ".cloudpickle": "pickle",
-    ".joblib": "pickle",
-    ".skops": "skops",
-    ".pt": "torch",
-    ".pth": "torch",
-    ".bin": "torch",
-    ".ckpt": "torch",
-    ".torchscript": "torch",
-    ".pt2": "pt2",
-    ".keras": "keras",
-    ".h5": "keras",
-    ".hdf5": "keras",
-    ".ubj": "xgboost",
-    ".xgb": "xgboost",
-    ".bst": "xgboost",
-    ".lgb": "lightgbm",
-    ".txt": "lightgbm",
-    ".cbm": "catboost",
-    ".onnx": "onnx",
-    ".ort": "onnx",
-    ".safetensors": "safetensors",
-    ".gguf": "gguf",
-    ".npy": "numpy",
-    ".npz": "numpy",
-    ".json": "xgboost",
+#: how the artifact's loader is called -> which of ours does the same; the first that fits
+_KINDS = {
+    "tf.saved_model.load": "saved-model",
+    "keras.models.load_model": "keras",
+    "torch.export.load": "pt2",
+    "torch.": "torch",
+    "onnxruntime.": "onnx",
+    "llama_cpp.": "gguf",
+    "safetensors.": "safetensors",
+    "skops.": "skops",
+    "catboost.": "catboost",
+    "lightgbm.": "lightgbm",
+    "xgboost.": "xgboost",
+    "joblib.": "pickle",
+    "pickle.": "pickle",
+    "numpy.": "numpy",
+    "transformers.": "transformers",
 }
+#: what the bytes of the file are that a loader is given (`modelarmor.generate.artifact.formats`)
+_FORMATS = {
+    "pickle": {"pickle", "joblib", "gzip", "zlib", "bz2", "xz", "lzma", "lz4"},
+    "skops": {"skops"},
+    "torch": {"torch", "torchscript", "torch-legacy"},
+    "pt2": {"pt2"},
+    "keras": {"keras", "hdf5"},
+    "saved-model": {"saved-model"},
+    "xgboost": {"xgboost-ubj", "xgboost-json", "xgboost-binary"},
+    "lightgbm": {"lightgbm"},
+    "catboost": {"catboost"},
+    "onnx": {"onnx"},
+    "transformers": set(),
+    "safetensors": {"safetensors"},
+    "gguf": {"gguf"},
+    "numpy": {"npy", "npz"},
+}
+_NAMES = {"saved-model": "saved_model.pb", "transformers": "config.json"}
 
 
 # ---- what is asked -----------------------------------------------------------------------------

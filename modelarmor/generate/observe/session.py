@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from modelarmor.alerts import Recorder
+from modelarmor.generate.artifact.tree import Progress
 from modelarmor.generate.evidence import Artifact, Finding, Observation, Phase, Usage
 from modelarmor.generate.observe import findings as said
 from modelarmor.generate.observe.cage import Cage, interpreter, make_cage
@@ -38,8 +39,6 @@ _MAX_ANSWER: Final = 1 << 16
 #: of what it prints so much is kept, its end
 _MAX_OUTPUT: Final = 1 << 20
 _MAX_ERROR: Final = 2000
-
-Progress = Callable[[str], None]
 
 
 class Model(Protocol):
@@ -82,7 +81,7 @@ def observe(
         input: what to ask it, in the words of MLflow's scoring server (``{"dataframe_split": …}``,
             ``{"inputs": …}``); its own input example if left out, or what its signature or its
             own shape says.
-        progress: told what is being done, a sentence at a time.
+        progress: told what is being done.
         timeout: seconds for all of it; then it is ended, and what is missing is told.
         predictions: how often it is asked, in several sizes.
         prefix: the Python environment that loads it; the one that runs this program if left out.
@@ -92,7 +91,7 @@ def observe(
         FileNotFoundError: there is no Python in ``prefix``.
         ProfileError: the model's directory or the environment contains the home directory.
     """
-    tell = progress or (lambda _: None)
+    tell = progress or (lambda *_: None)
     environment = Path(sys.prefix) if prefix is None else prefix
     scratch = Path(tempfile.mkdtemp(prefix="modelarmor-observation-")).resolve()
     try:
@@ -178,7 +177,7 @@ class _Session:
         )
 
     def run(
-        self, tell: Progress, *, timeout: float, predictions: int, given: Any
+        self, tell: Callable[[int, int, str], None], *, timeout: float, predictions: int, given: Any
     ) -> tuple[_Heard, Usage, bytes]:
         heard = _Heard()
         until = time.monotonic() + timeout
@@ -199,7 +198,7 @@ class _Session:
             talk = _Conversation(process, until)
             try:
                 for phase, sentence, request in self._phases(predictions, given):
-                    tell(sentence)
+                    tell(0, 0, sentence)
                     self.record.begin(phase, time.time())
                     _hear(talk.ask({"phase": phase, **request}), phase, heard)
                     meter.weigh()
@@ -224,9 +223,9 @@ class _Session:
             "given": given,
         }
         return [
-            ("start", "Starting its loader", start),
-            ("load", "Loading it", {}),
-            ("serve", "Asking it", {"count": predictions}),
+            ("start", "starting its loader", start),
+            ("load", "loading the model", {}),
+            ("serve", "asking the model", {"count": predictions}),
         ]
 
 

@@ -1,0 +1,54 @@
+"""What a policy refuses on purpose although harmless models ask for it.
+
+Libraries look around: which processor this is, which fonts there are, whether there is a network.
+They do without where they may not, so none of it is granted, and none of it is worth an alarm. Each
+was seen at work (see docs/generate.md).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from modelarmor.generate.evidence import Event
+from modelarmor.generate.observe.findings import PROBES
+from modelarmor.policy.decide import Operation
+
+#: TensorFlow and OpenMP name their threads so; the call fails and nobody minds
+_THREAD_NAME: Final = re.compile(r"/proc/(self|other)/task/\*/comm")
+
+
+def reason(asked: Operation) -> str:
+    """Why a harmless model asks for this and can do without, or nothing."""
+    if asked.kind == "exec":
+        return PROBES.get(asked.path.rpartition("/")[2], "")
+    if asked.kind in ("write", "create") and _THREAD_NAME.fullmatch(asked.path):
+        return "TensorFlow names a thread; without it the thread has no name"
+    if asked.kind == "network" and asked.family == "inet6" and not asked.dns:
+        return "urllib3 looks whether there is IPv6 as it is imported; there is no network at all"
+    return ""
+
+
+#: what every loader of MLflow models asks for, whether or not this observation came to it
+ALWAYS: Final = (
+    Event(phase="start", operation=Operation("exec", "/usr/bin/uname", args=("-p",))),
+    Event(phase="start", operation=Operation("network", family="inet6", protocol="tcp")),
+)
+
+
+def resembles(expected: Operation, seen: Operation) -> bool:
+    """Whether an operation is one that was expected to be refused.
+
+    Both as events have them. A program is told by its name, since systems keep it in different
+    places; its arguments are not compared.
+    """
+    if expected.kind != seen.kind:
+        return False
+    match expected.kind:
+        case "exec":
+            return expected.path.rpartition("/")[2] == seen.path.rpartition("/")[2]
+        case "network":
+            same = (expected.family, expected.socket_type) == (seen.family, seen.socket_type)
+            return same and not seen.dns
+        case _:
+            return expected.path == seen.path
