@@ -1,0 +1,101 @@
+/** One notification for the first violation of a kind in a kernel, and never one for each. */
+
+import { Notification } from '@jupyterlab/apputils';
+import { TranslationBundle } from '@jupyterlab/translation';
+
+import { operationOf, policyOf, resourceOf } from '../model/entry';
+import { Notices } from '../model/notices';
+import { Store } from '../model/store';
+import { visible } from '../model/text';
+import { IEntry } from '../model/wire';
+
+/** How long to wait for what comes together, in milliseconds. */
+const GATHER = 400;
+const MAX_LISTED = 3;
+
+export class Notifier {
+  constructor(
+    private readonly _store: Store,
+    private readonly _options: {
+      enabled: () => boolean;
+      nameOf: (kernelId: string) => string;
+      open: (kernelId: string) => void;
+      trans: TranslationBundle;
+    }
+  ) {
+    _store.recordChanged.connect((_, kernelId) => this._onRecord(kernelId));
+  }
+
+  private _onRecord(kernelId: string): void {
+    const record = this._store.record(kernelId);
+    if (!record || record.entries.length === 0) {
+      return;
+    }
+    const fresh = this._notices.fresh(record);
+    if (fresh.length === 0 || !this._options.enabled()) {
+      return;
+    }
+    const waiting = this._waiting.get(kernelId);
+    if (waiting) {
+      waiting.push(...fresh);
+      return;
+    }
+    this._waiting.set(kernelId, fresh);
+    setTimeout(() => this._notify(kernelId), GATHER);
+  }
+
+  private _notify(kernelId: string): void {
+    const entries = this._waiting.get(kernelId) ?? [];
+    this._waiting.delete(kernelId);
+    const { nameOf, open, trans } = this._options;
+    const shown = this._shown.get(kernelId);
+    const earlier =
+      shown && Notification.manager.has(shown.id) ? shown.entries : [];
+    const all = [...earlier, ...entries];
+    const message = [
+      trans.__(
+        'New in %1: %2',
+        visible(nameOf(kernelId), 60),
+        all.slice(0, MAX_LISTED).map(words).join('; ')
+      ),
+      all.length > MAX_LISTED
+        ? trans._n(
+            'and %1 more kind',
+            'and %1 more kinds',
+            all.length - MAX_LISTED
+          )
+        : ''
+    ]
+      .filter(Boolean)
+      .join(' ');
+    const options = {
+      autoClose: 10_000,
+      actions: [
+        {
+          label: trans.__('Show'),
+          caption: trans.__('Show the record of violations'),
+          callback: () => open(kernelId)
+        }
+      ]
+    };
+    if (earlier.length && shown) {
+      shown.entries = all;
+      Notification.update({ id: shown.id, message, ...options });
+    } else {
+      const id = Notification.emit(message, 'warning', options);
+      this._shown.set(kernelId, { id, entries: all });
+    }
+  }
+
+  private readonly _notices = new Notices();
+  private readonly _waiting = new Map<string, IEntry[]>();
+  private readonly _shown = new Map<
+    string,
+    { id: string; entries: IEntry[] }
+  >();
+}
+
+function words(entry: IEntry): string {
+  const parts = [operationOf(entry), resourceOf(entry), `(${policyOf(entry)})`];
+  return parts.map(part => visible(part, 60)).join(' ');
+}

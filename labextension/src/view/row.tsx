@@ -1,0 +1,80 @@
+/** One row of the list: what was tried, on what, by whom, and how often. */
+
+import { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import {
+  messageOf,
+  operationOf,
+  policyOf,
+  processOf,
+  resourceOf,
+  timeOf
+} from '../model/entry';
+import { IRow } from '../model/listing';
+import { basename, visible } from '../model/text';
+import { actionWord, weightOf } from './common';
+
+export const ROW_HEIGHT = 62;
+
+export function Row(props: {
+  row: IRow;
+  kernel?: string;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { row, trans } = props;
+  const { entry } = row;
+  const resource = resourceOf(entry) || messageOf(entry);
+  const cells = row.cells.filter(number => number > 0);
+  const by = [
+    visible(basename(processOf(entry)), 60),
+    visible(policyOf(entry), 80)
+  ];
+  return (
+    <div className="jp-ModelArmor-line" data-weight={weightOf(entry)}>
+      <div className="jp-ModelArmor-line1">
+        <span className="jp-ModelArmor-pill" data-weight={weightOf(entry)}>
+          {actionWord(entry, trans)}
+        </span>
+        <span className="jp-ModelArmor-operation">
+          {visible(operationOf(entry), 40)}
+        </span>
+        {row.count > 1 && (
+          <span
+            className="jp-ModelArmor-times"
+            title={trans._n('%1 time', '%1 times', row.count)}
+          >
+            ×{row.count.toLocaleString()}
+          </span>
+        )}
+        {cells.length > 0 && (
+          <span className="jp-ModelArmor-cells" title={trans.__('Cells')}>
+            {cells
+              .slice(-3)
+              .map(number => `[${number}]`)
+              .join(' ')}
+            {cells.length > 3 && ' …'}
+          </span>
+        )}
+        <time className="jp-ModelArmor-time" dateTime={timeOf(entry)}>
+          {clock(timeOf(entry))}
+        </time>
+      </div>
+      <div className="jp-ModelArmor-resource" title={visible(resource, 1000)}>
+        <bdi>{visible(resource, 300)}</bdi>
+      </div>
+      <div className="jp-ModelArmor-by jp-ModelArmor-faint">
+        {props.kernel && <b>{visible(props.kernel, 60)} · </b>}
+        {by.filter(Boolean).join(' · ')}
+      </div>
+    </div>
+  );
+}
+
+/** The time of day where the user is. */
+export function clock(time: string): string {
+  const date = new Date(time);
+  return Number.isNaN(date.getTime())
+    ? visible(time, 40)
+    : date.toLocaleTimeString();
+}
