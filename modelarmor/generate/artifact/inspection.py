@@ -21,6 +21,8 @@ MAX_LISTED: Final = 100_000
 _MAX_FINDINGS: Final = 500
 _MAX_REQUIREMENTS: Final = 2_000
 _SMALL: Final = 1 << 20
+#: bytes between two words of progress
+_TELL: Final = 256 << 20
 _OUT: Final = ("T1036", "AML.T0010")
 _PACKAGES: Final = re.compile(
     rb"(sklearn|xgboost|lightgbm|catboost|torch|langchain(?:_core|_community)?|keras)[.\n_]"
@@ -37,7 +39,7 @@ def inspect(root: Path, source: str = "", *, progress: Progress | None = None) -
     Args:
         root: a directory or a file.
         source: what to call it; credentials in an address are left out.
-        progress: told how far it is.
+        progress: told what is being done.
     """
     look = _Inspection(progress)
     for entry in walk(root):
@@ -69,6 +71,7 @@ class _Inspection:
     texts: dict[str, bytes] = field(default_factory=dict)
     count: int = 0
     done: int = 0
+    told: int = 0
 
     def add(self, entry: Entry) -> None:
         if entry.kind == "unread":
@@ -136,8 +139,9 @@ class _Inspection:
             total.update(buffer[:read])
             size += read
             self.done += read
-            if self.progress is not None and (size % (64 * BLOCK) < BLOCK or size == data.size):
-                self.progress(self.done, 0, f"hashing {path}")
+            if self.progress is not None and self.done >= self.told + _TELL:
+                self.told = self.done
+                self.progress(f"Hashing: {self.done >> 20} MiB so far, in {path}")
             if size > data.size + BLOCK:  # it grows as it is read
                 break
         return total.hexdigest(), size

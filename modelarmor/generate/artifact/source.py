@@ -62,7 +62,7 @@ def open_model(
 
     Args:
         source: a file, a directory, or an address that MLflow can download from.
-        progress: told how far it is.
+        progress: told what is being done.
         cache: the directory below which a private copy is made; the system's for temporary files
             if left out.
 
@@ -76,7 +76,7 @@ def open_model(
     private = Path(tempfile.mkdtemp(prefix="modelarmor-model-", dir=cache))
     try:
         if progress is not None:
-            progress(0, 0, f"downloading {public(text)}")
+            progress(f"Downloading {public(text)}")
         root = _download(text, private)
         _remove_ours(root)
         return Model(root, inspect(root, text, progress=progress), private)

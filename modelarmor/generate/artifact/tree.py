@@ -6,10 +6,10 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 #: how deep directories may nest
 MAX_DEPTH: Final = 64
@@ -20,11 +20,8 @@ BLOCK: Final = 1 << 20
 Kind = Literal["file", "link", "other", "unread"]
 
 
-class Progress(Protocol):
-    """Told now and then how far the work is."""
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` bytes (0: unknown); `what` is being done, for people."""
+#: told now and then what is being done, in a sentence for people
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
