@@ -87,21 +87,21 @@ class Case:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-        version = _version(client, uri)
-        subject, previous = _subject(version)
+        version = find_version(client, uri)
+        subject, previous = subject_of(version)
         return cls(
             client=client,
             subject=subject,
             previous=previous,
-            evidence=_evidence(client, version, subject),
+            evidence=evidence_of(client, version, subject),
         )
 
     def text(self, against: str | None = None, *, colour: bool = False) -> str:
         """The review, for a terminal, with what a decision is about."""
         earlier = None
         if against is not None:
-            version = _version(self.client, against)
-            earlier = _evidence(self.client, version, _subject(version)[0])
+            version = find_version(self.client, against)
+            earlier = evidence_of(self.client, version, subject_of(version)[0])
         told = self.subject
         return (
             f"{told.uri} (workspace {told.workspace}, registry {told.registry})\n"
@@ -133,7 +133,7 @@ class Case:
                 # Another reviewer was quicker, about the same bytes: sign after that one.
                 if error.error_code != "INVALID_STATE" or attempt + 1 == _TRIES:
                     raise
-                now, latest = _subject(_version(self.client, subject.uri))
+                now, latest = subject_of(find_version(self.client, subject.uri))
                 if now != subject:
                     raise NothingToReviewError(
                         f"{subject.uri} has changed since it was shown; review it again"
@@ -163,7 +163,13 @@ def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
     )
 
 
-def _version(client: Any, uri: str) -> Any:
+def find_version(client: Any, uri: str) -> Any:
+    """The registry's record of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+
+    Raises:
+        NothingToReviewError: `uri` is of another form.
+        MlflowException: there is no such version.
+    """
     prefix, _, rest = uri.partition("models:/")
     if prefix or not rest:
         raise NothingToReviewError(f"{uri!r} should be models:/NAME/VERSION or models:/NAME@ALIAS")
@@ -174,7 +180,12 @@ def _version(client: Any, uri: str) -> Any:
     return client.get_model_version(name, version)
 
 
-def _subject(version: Any) -> tuple[Subject, str]:
+def subject_of(version: Any) -> tuple[Subject, str]:
+    """What a decision on a version is about, and the statement before it.
+
+    Raises:
+        NothingToReviewError: it has no policy yet, or says that it is another version.
+    """
     uri = f"models:/{version.name}/{version.version}"
     state = version.tags.get(names.STATE, "")
     if names.SUBJECT not in version.tags:
@@ -193,7 +204,12 @@ def _subject(version: Any) -> tuple[Subject, str]:
     return subject, previous
 
 
-def _evidence(client: Any, version: Any, subject: Subject) -> Evidence:
+def evidence_of(client: Any, version: Any, subject: Subject) -> Evidence:
+    """The evidence that lies beside a version's files.
+
+    Raises:
+        NothingToReviewError: it is not what `subject` names.
+    """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     location = client.get_model_version_download_uri(version.name, version.version)
