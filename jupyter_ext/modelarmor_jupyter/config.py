@@ -156,7 +156,9 @@ class ModelArmor(Configurable):
                 "this server does not allow record mode; have c.ModelArmor.allow_recording be True"
             )
         own = own_directories(
-            (Path(item).expanduser() for item in self.profile_path), recording=recording
+            (Path(item).expanduser() for item in self.profile_path),
+            workspace=workspace,
+            recording=recording,
         )
         try:
             return confine(

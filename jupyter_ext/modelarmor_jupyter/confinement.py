@@ -7,12 +7,17 @@ them, or record mode opens the home directory, Block rules are added that keep t
 Record mode is the default posture ``audit``: what no rule names happens and is recorded. Block
 rules hold, and what a profile gives to be read only stays unchanged; otherwise a kernel could
 change the programs that run next, this server's among them.
+
+The widget is imported inside of the sandbox. An installation has it in the Python environment,
+which every profile gives to be read; a checkout that is installed in place has it elsewhere, so
+there this package may be read besides.
 """
 
 from __future__ import annotations
 
 import os
 import site
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +33,7 @@ from modelarmor.profiles import Profile
 #: the names of the policies that are added
 GUARD_POLICY: Final = "modelarmor-guard"
 RECORDING_POLICY: Final = "modelarmor-recording"
+WIDGET_POLICY: Final = "modelarmor-widget"
 
 _GUARDED: Final = Outcome(
     "Block",
@@ -38,6 +44,8 @@ _GUARDED: Final = Outcome(
 _UNCHANGED: Final = Outcome(
     "Block", 8, ("MITRE", "MITRE_T1574_hijack_execution_flow"), "Read only, also in record mode"
 )
+_READABLE: Final = Outcome("Allow", 0, (), "The widget's code")
+_PACKAGE: Final = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
 _CHANGING: Final[tuple[OperationKind, ...]] = ("write", "create", "delete", "metadata")
 _READING: Final[tuple[OperationKind, ...]] = ("read", "list")
 
@@ -94,28 +102,44 @@ def confine(
         rule outweighs.
     """
     posture = Posture.all("audit") if recording else profile.posture
-    policies = (*profile.policies, *([_unchanged(profile)] if recording else []))
+    policies = (*profile.policies, *_widget(profile))
+    if recording:
+        policies = (*policies, _unchanged(policies))
     kinds: dict[str, tuple[OperationKind, ...]] = dict.fromkeys(_resolved(own), _CHANGING)
     kinds |= dict.fromkeys(_resolved(secret), (*_CHANGING, *_READING))
     guard = _guard(policies, posture, workspace.resolve(), kinds)
     return Confinement(profile, (*policies, *([guard] if guard else [])), posture, recording, first)
 
 
-def own_directories(more: Iterable[Path] = (), *, recording: bool = False) -> list[Path]:
+def own_directories(
+    more: Iterable[Path] = (), *, workspace: Path, recording: bool = False
+) -> list[Path]:
     """What decides over kernels: the places of profiles and kernelspecs.
 
     Parameters
     ----------
     more
         Further places of profiles.
+    workspace
+        Where the kernel works.
     recording
-        Also what an unconfined Python or shell of this user runs without being asked.
+        Also what this server, or an unconfined Python or shell of this user, runs unasked.
     """
     # the last is the package's own
     found = [*more, *profiles.search_path()[:-1], Path(jupyter_data_dir())]
     if recording:
         found += [Path(site.getusersitepackages()), Path.home() / ".local" / "bin"]
+        found += _imported(workspace)
     return found
+
+
+def _imported(workspace: Path) -> Iterator[Path]:
+    """Where this server's code comes from, unless the workspace or the home directory is in it."""
+    inside = [os.path.realpath(workspace), os.path.realpath(Path.home())]
+    for entry in dict.fromkeys([*sys.path, str(Path(profiles.__file__).parent)]):
+        place = Path(os.path.realpath(entry))
+        if place.is_dir() and not any(Path(item).is_relative_to(place) for item in inside):
+            yield place
 
 
 def secret_directories() -> list[Path]:
@@ -130,15 +154,26 @@ def _resolved(directories: Iterable[Path]) -> Iterator[str]:
         yield str(directory.parent if own else directory)
 
 
-def _unchanged(profile: Profile) -> Policy:
-    """For each directory and file that the profile gives to be read only, a rule that says so.
+def _widget(profile: Profile) -> Iterator[Policy]:
+    """A rule that lets this package be read, where only the posture refuses it."""
+    table = Table(profile.policies, Posture())
+    said = table.decide(Operation("read", f"{_PACKAGE}/widget.py"))
+    if said.verdict == "block" and said.rule is None:
+        rule = PathRule(
+            _READABLE, match="directory", value=f"{_PACKAGE}/", recursive=True, read_only=True
+        )
+        yield Policy("KubeArmorPolicy", WIDGET_POLICY, outcome=_READABLE, file=(rule,))
+
+
+def _unchanged(policies: Iterable[Policy]) -> Policy:
+    """For each directory and file that may be read only, a rule that says so.
 
     An Allow rule with ``readOnly`` leaves changes to the posture, which now is ``audit``. A Block
     rule with ``readOnly`` at the same place permits the same and refuses changes by itself.
     """
     rules = [
         replace(rule, outcome=_UNCHANGED)
-        for policy in profile.policies
+        for policy in policies
         for rule in policy.file
         if rule.outcome.action == "Allow" and rule.read_only
     ]

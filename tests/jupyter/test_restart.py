@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modelarmor_jupyter import config
 
 from .server import CONFINED, UNTRUSTED, Home, RemoteKernel, Server
 
@@ -83,8 +84,8 @@ def test_record_mode_changes_neither_programs_nor_what_confines(home: Home, serv
     profiles = home.path / ".config" / "modelarmor" / "profiles" / "evil"
     attempts = {
         "a program": "import json; open(json.__file__, 'a')",
-        "the sandbox": "import ipykernel, os; os.open(os.path.dirname(ipykernel.__file__) + '/x', "
-        "os.O_CREAT | os.O_WRONLY)",
+        "the environment": "import ipykernel; open(ipykernel.__file__, 'a')",
+        "this server": f"open({config.__file__!r}, 'a')",
         "a profile": f"import os; os.makedirs({str(profiles)!r})",
         "a kernelspec": f"import os; os.makedirs({str(home.path)!r} + "
         "'/.local/share/jupyter/kernels/evil')",
