@@ -62,10 +62,11 @@ def make(resources: Resources) -> ControlGroup:
         "pids": resources.processes,
         "cpu": resources.cpu,
     }
+    mounts, own = _mounts(), _read(Path("/proc/self/cgroup")).splitlines()
     for controller, value in wanted.items():
         if value is None or (controller == "cpu" and value >= len(os.sched_getaffinity(0))):
             continue  # more processors than there are: nothing to limit, and accounting is not free
-        for parent, version in _parents(controller):
+        for parent, version in _parents(controller, mounts, own):
             if _limit(group, parent, version, controller, value):
                 break
     return group
@@ -112,15 +113,16 @@ def _settings(controller: str, version: int, value: float) -> list[tuple[str, st
     return [("cpu.max", f"{quota} {_PERIOD_US}")]
 
 
-def _parents(controller: str) -> list[tuple[Path, int]]:
-    """Directories below which a group with this controller may be made."""
+def _parents(controller: str, mounts: dict[str, Path], groups: list[str]) -> list[tuple[Path, int]]:
+    """Directories below which a group with this controller may be made.
+
+    Args:
+        controller: by its kernel name.
+        mounts: as `_mounts` finds them.
+        groups: lines of ``/proc/self/cgroup``.
+    """
     found: list[tuple[Path, int]] = []
-    mounts = _mounts()
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return found
-    for line in lines:
+    for line in groups:
         _, controllers, path = line.split(":", 2)
         if not controllers and "cgroup2" in mounts:
             own = mounts["cgroup2"] / path.lstrip("/")

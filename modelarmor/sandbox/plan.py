@@ -92,10 +92,8 @@ class Plan:
 
     def text(self, extra: Iterable[tuple[str | int, ...]] = ()) -> bytes:
         """The table that the helper reads; ``extra`` are records that only the start knows."""
-        lines = [b"modelarmor-plan\t1\n"]
-        for record in (*self.records, *extra):
-            lines.append(b"\t".join(_escape(item) for item in record) + b"\n")
-        return b"".join(lines)
+        lines = [b"modelarmor-plan\t1", *map(_line, (*self.records, *extra)), b""]
+        return b"\n".join(lines)
 
     @property
     def unenforceable(self) -> list[PlannedRule]:
@@ -165,6 +163,14 @@ def describe_rule(rule: Rule) -> str:
 
 
 _SPECIAL = re.compile(rb"[\x00-\x20%\x7f]")
+_PLAIN = re.compile(r"[^\x00-\x08\x0a-\x20%\x7f]*")
+
+
+def _line(record: tuple[str | int, ...]) -> bytes:
+    line = "\t".join(map(str, record))
+    if _PLAIN.fullmatch(line) and line.count("\t") == len(record) - 1:  # nearly all of them
+        return os.fsencode(line)
+    return b"\t".join(map(_escape, record))
 
 
 def _escape(item: str | int) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -278,9 +279,10 @@ class _Planner:
             for rule in self.file
             if rule.outcome.action == "Block" and not rule.owner_only and not rule.read_only
         ]
-        allowed = [rule.value for rule in self.file if rule.outcome.action == "Allow"]
+        allowed = sorted(rule.value for rule in self.file if rule.outcome.action == "Allow")
         for rule in bare:
-            inside = any(value.startswith(rule.value) for value in allowed)
+            after = bisect_left(allowed, rule.value)  # where what begins with it would be
+            inside = after < len(allowed) and allowed[after].startswith(rule.value)
             if _conditional(rule, "file") or inside:
                 execute.exact = False
             elif rule.match == "directory":

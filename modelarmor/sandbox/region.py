@@ -16,7 +16,6 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 #: a directory with more entries than this is left whole: each entry costs a kernel rule
 MAX_ENTRIES = 20_000
@@ -82,7 +81,10 @@ class Region:
                 at = target
                 while at:
                     parent, _, name = at.rpartition("/")
-                    self._ways.setdefault(parent, set()).add(name)
+                    names = self._ways.setdefault(parent, set())
+                    if name in names and (label or parent in self._above_holes):
+                        break  # the way up from here is known
+                    names.add(name)
                     if not label:
                         self._above_holes.add(parent)
                     at = parent
@@ -105,7 +107,7 @@ class Region:
 
     def _visit(self, at: str, inherited: bool, found: list[str]) -> None:
         label = self.trees.get(at, inherited)
-        if at in self.paths and not Path(at or "/").is_dir():
+        if at in self.paths and not os.path.isdir(at or "/"):  # noqa: PTH112  asked often
             label = self.paths[at]
         if at in self.forced:
             found.append(at or "/")
