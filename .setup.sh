@@ -13,9 +13,15 @@ setup() {
     }
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
     sources >".venv/.modelarmor-$1"
+    [ -e jupyter_ext/modelarmor_jupyter/labextension/install.json ] || cat >&2 <<END
+$0: JupyterLab will have no ModelArmor panel: it is bundled with Node.js 20 or newer and npm
+(https://nodejs.org). Kernels are confined all the same. Once npm is there, remove
+.venv/.modelarmor-$1 and run $0 again; .venv/bin/python hatch_build.py panel says what is amiss.
+END
 }
 
 sources() {
     cat pyproject.toml hatch_build.py modelarmor/sandbox/helper/*.c modelarmor/sandbox/helper/helper.h \
-        kernel_profiles/*/kernel.json | cksum
+        kernel_profiles/*/kernel.json labextension/package*.json labextension/tsconfig.json \
+        labextension/schema/* labextension/style/* $(find labextension/src -name '*.ts*') | cksum
 }

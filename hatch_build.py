@@ -1,10 +1,14 @@
-"""Build hook: compile the sandbox's helper, and lay out what the wheel carries beside the code.
+"""Build hook: compile the sandbox's helper, bundle the JupyterLab extension, and lay out what the
+wheel carries beside the code.
 
-Run alone, ``python hatch_build.py`` rebuilds the helper in place, for those who work on it.
+Run alone, ``python hatch_build.py`` rebuilds the helper in place, for those who work on it, and
+``python hatch_build.py panel`` the extension.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -22,6 +26,13 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "modelarmor" / "sandbox" / "helper"
 HELPER = ROOT / "modelarmor" / "sandbox" / "modelarmor-helper"
 PROFILES = ROOT / "kernel_profiles"
+PANEL_SOURCES = ROOT / "labextension"
+PANEL = ROOT / "jupyter_ext" / "modelarmor_jupyter" / "labextension"
+PANEL_NAME = "@modelarmor/labextension"
+
+#: what the bundle was made from; beside it, so that an sdist carries both or neither
+_STAMP = "sources.sha256"
+_LEAST_NODE = 20
 
 _FLAGS = [
     "-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror=implicit-function-declaration",
@@ -31,7 +42,11 @@ _FLAGS = [
 
 
 class BuildError(RuntimeError):
-    """The helper cannot be compiled; the message says what to do."""
+    """Something cannot be built; the message says what to do."""
+
+
+class MissingError(BuildError):
+    """A program that is needed is not there."""
 
 
 def build_helper(output: Path = HELPER, *, extra_flags: Sequence[str] = ()) -> Path:
@@ -91,6 +106,75 @@ def _run(command: list[str], stdin: str = "") -> str:
     return done.stdout
 
 
+def build_panel() -> Path:
+    """Bundle the JupyterLab extension, unless that was done from what lies here, and return where.
+
+    Raises:
+        MissingError: there is no npm (``$NPM``), or no Node.js that is new enough.
+        BuildError: npm fails.
+    """
+    digest = _digest(_panel_sources())
+    stamp = PANEL / _STAMP
+    if stamp.is_file() and stamp.read_text() == digest:
+        return PANEL
+    npm = _npm()
+    installed = PANEL_SOURCES / "node_modules" / ".modelarmor-lock"
+    wanted = _digest([PANEL_SOURCES / "package-lock.json"])
+    if not installed.is_file() or installed.read_text() != wanted:
+        _run_npm([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        installed.write_text(wanted)
+    _run_npm([*npm, "run", "build"])
+    uninstall = {
+        "packageManager": "python",
+        "packageName": "modelarmor",
+        "uninstallInstructions": "Uninstall the Python package modelarmor.",
+    }
+    (PANEL / "install.json").write_text(json.dumps(uninstall, indent=2) + "\n")
+    stamp.write_text(digest)
+    return PANEL
+
+
+def _panel_sources() -> list[Path]:
+    """What the bundle is made from."""
+    files = [
+        PANEL_SOURCES / name for name in ("package.json", "package-lock.json", "tsconfig.json")
+    ]
+    for directory in ("schema", "src", "style"):
+        files.extend(sorted((PANEL_SOURCES / directory).rglob("*.*")))
+    return [file for file in files if file.is_file() and "__tests__" not in file.parts]
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(PANEL_SOURCES).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _npm() -> list[str]:
+    npm = shlex.split(os.environ.get("NPM") or "npm")
+    cure = (
+        f"The JupyterLab panel is bundled at installation; install Node.js {_LEAST_NODE} or newer"
+        " with npm (https://nodejs.org), or name npm in $NPM. MODELARMOR_WITHOUT_PANEL=1 leaves the"
+        " panel out"
+    )
+    if shutil.which(npm[0]) is None or shutil.which("node") is None:
+        raise MissingError(f"no npm: {npm[0]!r} was not found. {cure}")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)
+    major = re.match(r"v(\d+)\.", version.stdout)
+    if major is None or int(major[1]) < _LEAST_NODE:
+        raise MissingError(f"Node.js is too old: {version.stdout.strip()}. {cure}")
+    return npm
+
+
+def _run_npm(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=PANEL_SOURCES, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-4000:]
+        raise BuildError(f"in labextension/: {shlex.join(command)} failed\n{said}")
+
+
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """What hatchling calls before it writes a wheel, editable or not."""
 
@@ -101,6 +185,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             kernel = f"share/jupyter/kernels/modelarmor-{spec.parent.name}"
             for file in (spec, *spec.parent.glob("logo-*")):
                 build_data["shared_data"][str(file)] = f"{kernel}/{file.name}"
+        if not os.environ.get("MODELARMOR_WITHOUT_PANEL"):
+            self._add_panel(version, build_data)
         if version != "editable":  # an editable install finds them in the checkout
             build_data["force_include"][str(PROFILES)] = "modelarmor/kernel_profiles"
         if sys.platform != "linux":  # policies can be linted and explained anywhere
@@ -114,9 +200,23 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
         build_data["tag"] = f"py3-none-{platform}"  # no extension module: any Python will do
 
+    def _add_panel(self, version: str, build_data: dict[str, Any]) -> None:
+        try:
+            build_panel()
+        except BuildError as error:
+            # who works on the sandbox needs no Node.js; what others install is whole
+            if version != "editable":
+                self.app.abort(f"modelarmor: {error}")
+            self.app.display_warning(f"modelarmor: going on without the panel. {error}")
+        for file in PANEL.rglob("*.*"):
+            if file.is_file() and file.name != _STAMP:
+                inside = file.relative_to(PANEL).as_posix()
+                target = f"share/jupyter/labextensions/{PANEL_NAME}/{inside}"
+                build_data["shared_data"][str(file)] = target
+
 
 if __name__ == "__main__":
     try:
-        print(build_helper())
+        print(build_panel() if sys.argv[1:] == ["panel"] else build_helper())
     except BuildError as failure:
         sys.exit(f"hatch_build.py: {failure}")

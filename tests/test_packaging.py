@@ -1,5 +1,6 @@
 """What is installed, and what it costs to import."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PANEL = Path("jupyter_ext", "modelarmor_jupyter", "labextension")
 PROFILES = sorted(file.parent.name for file in ROOT.glob("kernel_profiles/*/profile.yaml"))
 
 
@@ -23,6 +25,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiled = shutil.ignore_patterns("__pycache__", "modelarmor-helper*", "syscall_table.h")
     for name in ("modelarmor", "jupyter_ext", "kernel_profiles"):
         shutil.copytree(ROOT / name, copy / name, ignore=compiled)
+    modules = shutil.ignore_patterns("node_modules", "lib")
+    shutil.copytree(ROOT / "labextension", copy / "labextension", ignore=modules)
     return copy
 
 
@@ -32,16 +36,16 @@ def build(checkout: Path, hook: str, **env: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-c", code, str(checkout / "dist")],
         cwd=checkout,
-        env={**os.environ, **env},
+        env={**os.environ, "MODELARMOR_WITHOUT_PANEL": "1", **env},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def built(checkout: Path, hook: str) -> zipfile.ZipFile:
+def built(checkout: Path, hook: str, **env: str) -> zipfile.ZipFile:
     (checkout / "dist").mkdir(exist_ok=True)
-    done = build(checkout, hook)
+    done = build(checkout, hook, **env)
     assert done.returncode == 0, done.stderr
     return zipfile.ZipFile(checkout / "dist" / done.stdout.split()[-1])
 
@@ -62,6 +66,37 @@ def test_the_wheel_carries_helper_profiles_and_kernels(checkout: Path) -> None:
         assert f"{data}share/jupyter/kernels/modelarmor-{profile}/kernel.json" in names
         assert f"{data}share/jupyter/kernels/modelarmor-{profile}/logo-svg.svg" in names
     assert f"{data}etc/jupyter/jupyter_server_config.d/modelarmor.json" in names
+
+
+@pytest.mark.parametrize("hook", ["build_wheel", "build_editable"])
+def test_the_panel_lies_where_jupyterlab_looks(checkout: Path, hook: str) -> None:
+    if not (ROOT / PANEL / "install.json").exists():
+        pytest.skip("the panel was not bundled when this checkout was installed: no npm")
+    shutil.rmtree(checkout / PANEL)
+    shutil.copytree(ROOT / PANEL, checkout / PANEL)
+    wheel = built(checkout, hook, MODELARMOR_WITHOUT_PANEL="", NPM="/nowhere/npm")
+    place = "/data/share/jupyter/labextensions/@modelarmor/labextension/"
+    inside = [name.partition(place)[2] for name in wheel.namelist() if place in name]
+    assert {"install.json", "package.json"} <= set(inside)
+    assert "schemas/@modelarmor/labextension/plugin.json" in inside
+    package = next(name for name in wheel.namelist() if name.endswith(f"{place}package.json"))
+    assert json.loads(wheel.read(package))["jupyterlab"]["_build"]["load"] in inside
+    assert not [name for name in wheel.namelist() if name.startswith("modelarmor_jupyter/lab")]
+
+
+def test_a_wheel_without_npm_is_refused_with_the_cure(checkout: Path) -> None:
+    shutil.rmtree(checkout / PANEL, ignore_errors=True)
+    done = build(checkout, "build_wheel", MODELARMOR_WITHOUT_PANEL="", NPM="/nowhere/npm")
+    assert done.returncode != 0
+    assert "no npm: '/nowhere/npm' was not found" in done.stderr + done.stdout
+    assert "install Node.js 20 or newer" in done.stderr + done.stdout
+
+
+def test_an_editable_install_goes_on_without_npm_and_says_so(checkout: Path) -> None:
+    shutil.rmtree(checkout / PANEL, ignore_errors=True)
+    done = build(checkout, "build_editable", MODELARMOR_WITHOUT_PANEL="", NPM="/nowhere/npm")
+    assert done.returncode == 0, done.stderr
+    assert "going on without the panel. no npm" in done.stderr + done.stdout
 
 
 def test_the_wheel_finds_its_profiles(checkout: Path, tmp_path: Path) -> None:
