@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from . import keys, records, settings, trust
+from .serving import commands as serving
 
 _REVIEW_EXAMPLES = """\
 examples:
@@ -43,6 +44,7 @@ def add_parsers(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
         _add_decision(subparsers, decision, what)
     _add_audit(subparsers)
     _add_registry(subparsers)
+    serving.add_parsers(subparsers)
 
 
 # --- keys
@@ -176,7 +178,7 @@ def _decide(arguments: argparse.Namespace) -> int:
     from . import deciding
 
     file = arguments.key or _only_key()
-    with _mlflow_errors():
+    with mlflow_errors():
         case = deciding.Case.open(arguments.model, arguments.tracking_uri)
         against = getattr(arguments, "against", None)
         if not arguments.quiet:
@@ -256,7 +258,7 @@ def _add_audit(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    with _mlflow_errors(), _record(arguments) as lines:
+    with mlflow_errors(), _record(arguments) as lines:
         if arguments.output is None:
             return _write(lines, sys.stdout)
         unfinished = arguments.output.with_name(f"{arguments.output.name}.part")
@@ -276,7 +278,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     current = settings.load(arguments.config)
     count, doubts = 0, []
     try:
-        with _mlflow_errors(), _either(arguments) as lines:
+        with mlflow_errors(), _either(arguments) as lines:
             for record in lines:
                 count += 1
                 if doubt := records.check_decision(record, current):
@@ -375,7 +377,7 @@ def _store(arguments: argparse.Namespace) -> Any:
 def _scan(arguments: argparse.Namespace) -> int:
     from . import registry
 
-    with _mlflow_errors():
+    with mlflow_errors():
         store = _store(arguments)
         queued = registry.enqueue(store, arguments.models or ["*"], retry=arguments.retry)
         print(f"{queued} versions queued")
@@ -389,7 +391,7 @@ def _scan(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from . import registry
 
-    with _mlflow_errors():
+    with mlflow_errors():
         lines = registry.report(_store(arguments), settings.load(arguments.config))
     if arguments.format == "json":
         print(json.dumps([line.to_json() for line in lines], indent=2))
@@ -405,7 +407,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _work(arguments: argparse.Namespace) -> int:
     from .worker import Worker
 
-    with _mlflow_errors():
+    with mlflow_errors():
         Worker(_store(arguments)).run()
     return 0
 
@@ -421,7 +423,7 @@ def _tell(stream: TextIO) -> Callable[[str], None]:
 
 
 @contextmanager
-def _mlflow_errors() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """MLflow's errors are the user's to read, without a traceback."""
     try:
         from mlflow.exceptions import MlflowException

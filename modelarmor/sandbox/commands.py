@@ -200,7 +200,7 @@ def _show_plan(workload: Workload) -> int:
 
 def _sink(where: str | None) -> tuple[Callable[[Alert], None], Callable[[], None]]:
     if where is None:
-        return _show, lambda: None
+        return show_alert, lambda: None
     stream: TextIO = sys.stdout
     if where != "-":
         try:
@@ -216,7 +216,8 @@ def _sink(where: str | None) -> tuple[Callable[[Alert], None], Callable[[], None
     return write, (stream.flush if where == "-" else stream.close)
 
 
-def _show(alert: Alert) -> None:
+def show_alert(alert: Alert) -> None:
+    """Tell of an alert in one line on stderr."""
     verb = "refused" if alert.blocked else "noticed"
     program = Path(alert.ProcessName or alert.Source.split(" ", 1)[0]).name
     resource = alert.Resource if alert.Resource.isprintable() else repr(alert.Resource)

@@ -1,0 +1,1 @@
+"""What runs in the confined server process, as modules of their own."""

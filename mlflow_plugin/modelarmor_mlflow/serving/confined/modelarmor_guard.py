@@ -1,0 +1,449 @@
+"""What a served model may be asked: the guard in front of ``/invocations``.
+
+It protects the model and its server from their clients: a request that is too large, too frequent,
+not of the shape that the model's signature names, or out of the range that it was trained on is
+refused before the model sees it. It runs in the confined server process, because a proxy in front
+would cost more than the request; so it is no boundary against the *model*, and what it reports is
+the server's word, recorded apart from the enforcer's.
+
+Only the standard library: the confined process reads this file from its private directory, without
+the package around it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: called with the kind of a violation, a sentence, and the client's address
+Report = Callable[[str, str, str], None]
+
+#: bytes of a request's body where nothing else is said
+MAX_BODY: Final = 16 << 20
+#: how many clients' rates are remembered
+_CLIENTS: Final = 4_096
+#: whole numbers that MLflow's types hold, and what an integer column of JSON may be
+_INTEGERS: Final = {"integer": 31, "long": 63}
+_NUMBERS: Final = frozenset({"integer", "long", "float", "double"})
+
+
+class GuardError(ValueError):
+    """Limits that cannot be read; says which and what would be right."""
+
+
+class Refused(Exception):
+    """A request that the guard does not let through."""
+
+    def __init__(self, kind: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a model's input, or its only tensor."""
+
+    #: empty for a model whose inputs have no names
+    name: str = ""
+    #: MLflow's name of a type: ``double``, ``long``, ``string`` …; empty where any will do
+    type: str = ""
+    required: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    #: the shape of a tensor; -1 is any length. None for a column of a table
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is let through."""
+
+    #: ``audit`` lets everything through and reports
+    action: Literal["block", "audit"] = "block"
+    #: bytes
+    max_body: int = MAX_BODY
+    #: rows of one request
+    max_rows: int | None = None
+    #: characters of one string
+    max_string: int = 1 << 20
+    #: requests a second, of one client and of all together; None is no limit
+    rate: float | None = None
+    total_rate: float | None = None
+    columns: tuple[Column, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The limits as a JSON object, without what is at its default."""
+        blank = Limits()
+        answer = {
+            item.name: value
+            for item in fields(self)
+            if item.name != "columns"
+            and (value := getattr(self, item.name)) != getattr(blank, item.name)
+        }
+        plain = Column()
+        columns = [
+            {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(column).items()
+                if value != getattr(plain, key)
+            }
+            for column in self.columns
+        ]
+        return answer | ({"columns": columns} if columns else {})
+
+    @classmethod
+    def from_json(cls, body: Any) -> Limits:
+        """Read what `to_json` wrote, or a person.
+
+        Raises:
+            GuardError: an unknown name, or a value that is none.
+        """
+        values = _known(body, cls, "the guard's limits")
+        if values.get("action", "block") not in ("block", "audit"):
+            raise GuardError(f"action is block or audit, not {values['action']!r}")
+        for name in ("max_body", "max_rows", "max_string", "rate", "total_rate"):
+            value = values.get(name)
+            if value is not None and (not _is_number(value) or value <= 0):
+                raise GuardError(f"{name} is a positive number, not {value!r}")
+        columns = values.pop("columns", [])
+        if not isinstance(columns, list | tuple):
+            raise GuardError("columns is a list")
+        return cls(**values, columns=tuple(_column(item) for item in columns))
+
+
+def _known(body: Any, kind: type, what: str) -> dict[str, Any]:
+    if not isinstance(body, Mapping):
+        raise GuardError(f"{what} should be a mapping, not {type(body).__name__}")
+    names = [item.name for item in fields(kind)]
+    for key in body:
+        if key not in names:
+            raise GuardError(f"{what} have no {key!r}; known are {', '.join(names)}")
+    return dict(body)
+
+
+def _column(body: Any) -> Column:
+    values = _known(body, Column, "a column's limits")
+    for name in ("minimum", "maximum"):
+        if (value := values.get(name)) is not None and not _is_number(value):
+            raise GuardError(f"{name} of a column is a number, not {value!r}")
+    shape = values.get("shape")
+    if shape is not None:
+        if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
+            raise GuardError(f"the shape of a tensor is a list of whole numbers, not {shape!r}")
+        values["shape"] = tuple(shape)
+    return Column(**values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Buckets:
+    """Token buckets by client: `rate` requests a second, a burst of one second's worth."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._burst = max(1.0, rate)
+        self._clock = clock
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> float:
+        """Take one token; 0 where there was one, else the seconds until there is."""
+        now = self._clock()
+        level, then = self._levels.pop(client, (self._burst, now))
+        level = min(self._burst, level + (now - then) * self._rate)
+        wait = 0.0 if level >= 1 else (1 - level) / self._rate
+        self._levels[client] = (level - 1 if not wait else level, now)
+        if len(self._levels) > _CLIENTS:
+            self._levels.popitem(last=False)
+        return wait
+
+
+class Guard:
+    """An ASGI application that lets through to `app` what `limits` permit."""
+
+    def __init__(self, app: App, limits: Limits, report: Report) -> None:
+        self._app = app
+        self._limits = limits
+        self._report = report
+        self._clients = Buckets(limits.rate) if limits.rate else None
+        self._total = Buckets(limits.total_rate) if limits.total_rate else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        client = (scope.get("client") or ("",))[0]
+        try:
+            try:
+                self._check_rate(client)
+            except Refused as refused:
+                self._refuse(refused, client)
+            body = await self._body(scope, receive, client)
+            try:
+                check(body, _content_type(scope), self._limits)
+            except Refused as refused:
+                self._refuse(refused, client)
+        except Refused as refused:
+            await _answer(send, refused)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    def _refuse(self, refused: Refused, client: str) -> None:
+        self._report(refused.kind, str(refused), client)
+        if self._limits.action == "block":
+            raise refused
+
+    def _check_rate(self, client: str) -> None:
+        for buckets, key in ((self._clients, client), (self._total, "")):
+            if buckets is not None and (wait := buckets.take(key)):
+                raise Refused("rate", 429, f"too many requests; try again in {wait:.1f} s")
+
+    async def _body(self, scope: Scope, receive: Receive, client: str) -> bytes:
+        """The request's body. Its size is limited under audit too: it is held in memory."""
+        most = self._limits.max_body
+        parts: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Refused("disconnect", 400, "the client went away")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                refused = Refused("size", 413, f"a request has at most {most} bytes")
+                self._report(refused.kind, str(refused), client)
+                raise refused
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+
+def _content_type(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            return str(value.decode("latin-1").partition(";")[0].strip().lower())
+    return ""
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()  # the client's disconnect
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _answer(send: Send, refused: Refused) -> None:
+    # the form of MLflow's own errors
+    body = json.dumps({"error_code": "BAD_REQUEST", "message": str(refused)}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def check(body: bytes, content_type: str, limits: Limits) -> None:
+    """Whether the body of a request may reach the model.
+
+    Args:
+        body: what was sent.
+        content_type: without parameters, in lower case.
+        limits: what is let through.
+
+    Raises:
+        Refused: it may not.
+    """
+    if content_type == "text/csv":
+        _check_table(*_csv(body), limits)
+        return
+    if content_type != "application/json":
+        raise Refused("content-type", 415, "send application/json or text/csv")
+    try:
+        request = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Refused("malformed", 400, "the body is no JSON document") from None
+    if not isinstance(request, dict):
+        raise Refused("malformed", 400, "the body should be a JSON object")
+    if isinstance(split := request.get("dataframe_split"), dict):
+        rows = split.get("data", [])
+        _check_table(split.get("columns"), rows if isinstance(rows, list) else [], limits)
+    elif isinstance(records := request.get("dataframe_records"), list):
+        _check_records(records, limits)
+    elif "inputs" in request or "instances" in request:
+        _check_tensors(request.get("inputs", request.get("instances")), limits)
+    else:
+        _check_strings(request, limits)
+
+
+def _refuse_constant(name: str) -> float:
+    raise Refused("malformed", 400, f"{name} is no number of JSON")
+
+
+def _csv(body: bytes) -> tuple[list[str], list[list[Any]]]:
+    try:
+        rows = [*csv.reader(io.StringIO(body.decode()))]
+    except (ValueError, csv.Error):
+        raise Refused("malformed", 400, "the body is no CSV text in UTF-8") from None
+    if not rows:
+        raise Refused("malformed", 400, "the body is empty")
+    return rows[0], [[_cell(cell) for cell in row] for row in rows[1:]]
+
+
+def _cell(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _check_table(names: Any, rows: list[Any], limits: Limits) -> None:
+    columns = {column.name: column for column in limits.columns if column.shape is None}
+    if not isinstance(names, list) or not columns:
+        ordered: list[Column | None] = [*columns.values()]
+    else:
+        _check_names([str(name) for name in names], columns)
+        ordered = [columns.get(str(name)) for name in names]
+    _check_count(len(rows), limits)
+    for number, row in enumerate(rows):
+        if not isinstance(row, list):
+            _check_value(row, ordered[0] if ordered else None, number, limits)
+            continue
+        if ordered and len(row) != len(ordered):
+            raise Refused("shape", 400, f"row {number} has {len(row)} values, not {len(ordered)}")
+        for value, column in zip(row, ordered or [None] * len(row), strict=True):
+            _check_value(value, column, number, limits)
+
+
+def _check_records(records: list[Any], limits: Limits) -> None:
+    columns = {column.name: column for column in limits.columns if column.shape is None}
+    _check_count(len(records), limits)
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise Refused("shape", 400, f"record {number} should be an object")
+        if columns:
+            _check_names(record, columns)
+        for name, value in record.items():
+            _check_value(value, columns.get(name), number, limits)
+
+
+def _check_names(names: Iterable[str], columns: Mapping[str, Column]) -> None:
+    if "" in columns:  # the model's columns have no names
+        return
+    present = set(names)  # MLflow drops what the signature does not name
+    missing = [name for name, column in columns.items() if column.required and name not in present]
+    if missing:
+        raise Refused("schema", 400, f"column {missing[0]!r:.80} is missing")
+
+
+def _check_tensors(inputs: Any, limits: Limits) -> None:
+    if isinstance(inputs, dict):
+        columns = {column.name: column for column in limits.columns}
+        if columns:
+            _check_names(inputs, columns)
+        for name, value in inputs.items():
+            _check_tensor(value, columns.get(name), limits)
+        return
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
+        _check_records(inputs, limits)
+        return
+    only = limits.columns[0] if len(limits.columns) == 1 else None
+    _check_tensor(inputs, only, limits)
+    if isinstance(inputs, list):
+        _check_count(len(inputs), limits)
+
+
+def _check_tensor(value: Any, column: Column | None, limits: Limits) -> None:
+    if column is not None and column.shape is not None:
+        _check_shape(value, column.shape)
+    for leaf in _leaves(value):
+        _check_value(leaf, column, None, limits)
+
+
+def _check_shape(value: Any, shape: tuple[int, ...]) -> None:
+    """Compare the outermost element of each dimension; numpy refuses a ragged rest."""
+    found: list[int] = []
+    while isinstance(value, list):
+        found.append(len(value))
+        value = value[0] if value else None
+    if len(found) != len(shape) or any(
+        want not in (-1, have) for have, want in zip(found, shape, strict=True)
+    ):
+        raise Refused("shape", 400, f"an input of shape {found}, not {list(shape)}")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        else:
+            yield item
+
+
+def _check_strings(request: dict[str, Any], limits: Limits) -> None:
+    for leaf in _leaves(request):
+        _check_value(leaf, None, None, limits)
+
+
+def _check_count(rows: int, limits: Limits) -> None:
+    if limits.max_rows is not None and rows > limits.max_rows:
+        raise Refused("size", 413, f"{rows} rows; a request has at most {limits.max_rows}")
+
+
+def _check_value(value: Any, column: Column | None, row: int | None, limits: Limits) -> None:
+    if isinstance(value, str) and len(value) > limits.max_string:
+        raise Refused("size", 413, f"a string of more than {limits.max_string} characters")
+    if column is None or value is None:
+        return
+    if isinstance(value, list | dict):
+        for leaf in _leaves(value):
+            _check_value(leaf, column, row, limits)
+        return
+    where = f"{column.name or 'the input'}{'' if row is None else f' of row {row}'}"
+    _check_type(value, column.type, where)
+    if isinstance(value, int | float):
+        _check_range(value, column, where)
+
+
+def _check_type(value: Any, kind: str, where: str) -> None:
+    if kind in _NUMBERS and not _is_number(value):
+        raise Refused("type", 400, f"{where} should be a number ({kind})")
+    if kind == "string" and not isinstance(value, str | int | float):
+        raise Refused("type", 400, f"{where} should be a string")
+    if kind == "boolean" and not isinstance(value, bool):
+        raise Refused("type", 400, f"{where} should be true or false")
+
+
+def _check_range(value: float, column: Column, where: str) -> None:
+    if not math.isfinite(value):
+        raise Refused("range", 400, f"{where} is not finite")
+    bits = _INTEGERS.get(column.type)
+    if bits is not None and not -(1 << bits) <= value < (1 << bits):
+        raise Refused("range", 400, f"{where} is out of the range of {column.type}")
+    if column.minimum is not None and value < column.minimum:
+        raise Refused("range", 400, f"{where} is {value:g}, below {column.minimum:g}")
+    if column.maximum is not None and value > column.maximum:
+        raise Refused("range", 400, f"{where} is {value:g}, above {column.maximum:g}")
