@@ -231,8 +231,9 @@ class Server:
 
     def _stay(self, process: Process, before: int) -> str:
         threading.Thread(target=self._await_ready, args=(process,), daemon=True).start()
-        while process.poll() is None and not self._stopping.wait(_POLL_SECONDS):
-            pass
+        while process.poll() is None:
+            if self._stopping.wait(_POLL_SECONDS):
+                return "it was stopped"
         return _reason(process, self.recorder, before)
 
     def _await_ready(self, process: Process) -> None:

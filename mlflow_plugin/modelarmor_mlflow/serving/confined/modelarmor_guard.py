@@ -431,7 +431,7 @@ def _check_value(value: Any, column: Column | None, row: int | None, limits: Lim
 def _check_type(value: Any, kind: str, where: str) -> None:
     if kind in _NUMBERS and not _is_number(value):
         raise Refused("type", 400, f"{where} should be a number ({kind})")
-    if kind == "string" and not isinstance(value, str | int | float):
+    if kind == "string" and not isinstance(value, str) and not _is_number(value):
         raise Refused("type", 400, f"{where} should be a string")
     if kind == "boolean" and not isinstance(value, bool):
         raise Refused("type", 400, f"{where} should be true or false")

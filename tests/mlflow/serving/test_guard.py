@@ -1,0 +1,270 @@
+"""What the guard lets through to a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from modelarmor_mlflow.serving.confined.modelarmor_guard import (
+    Buckets,
+    Column,
+    Guard,
+    GuardError,
+    Limits,
+    Refused,
+    check,
+)
+from modelarmor_mlflow.serving.limits import from_signature, read, with_data, write
+
+JSON = "application/json"
+TABLE = Limits(
+    columns=(
+        Column(name="age", type="long", minimum=0, maximum=120),
+        Column(name="income", type="double"),
+        Column(name="name", type="string", required=False),
+        Column(name="member", type="boolean", required=False),
+    ),
+    max_rows=3,
+    max_string=10,
+)
+TENSOR = Limits(columns=(Column(shape=(-1, 2, 2), minimum=0, maximum=1),))
+
+
+def split(columns: list[str], *rows: list[Any]) -> bytes:
+    return json.dumps({"dataframe_split": {"columns": columns, "data": rows}}).encode()
+
+
+def records(*rows: dict[str, Any]) -> bytes:
+    return json.dumps({"dataframe_records": rows}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        split(["age", "income"], [30, 1.5], [31, 2]),
+        split(["income", "age", "name"], [1.5, 30, "ada"]),
+        split(["age", "income", "extra"], [30, 1.5, "ignored"]),
+        split(["age", "income"], [None, 1.5]),
+        records({"age": 1, "income": 2.0}, {"age": 2, "income": 1, "member": True}),
+        b'{"inputs": [{"age": 1, "income": 2.0}]}',
+    ],
+)
+def test_what_the_signature_names_passes(body: bytes) -> None:
+    check(body, JSON, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (split(["age"], [30]), "schema"),
+        (records({"age": 30}), "schema"),
+        (split(["age", "income"], ["thirty", 1.0]), "type"),
+        (split(["age", "income"], [True, 1.0]), "type"),
+        (records({"age": 1, "income": 1, "member": "yes"}), "type"),
+        (records({"age": 1, "income": 1, "name": False}), "type"),
+        (split(["age", "income"], [121, 1.0]), "range"),
+        (split(["age", "income"], [-1, 1.0]), "range"),
+        (split(["age", "income"], [1 << 70, 1.0]), "range"),
+        (b'{"dataframe_records": [{"age": 1, "income": 1e999}]}', "range"),
+        (b'{"dataframe_records": [{"age": 1, "income": NaN}]}', "malformed"),
+        (split(["age", "income"], [1, [2, "x"]]), "type"),
+        (split(["age", "income"], [1]), "shape"),
+        (split(["age", "income"], *[[1, 1.0]] * 4), "size"),
+        (records({"age": 1, "income": 1, "name": "x" * 11}), "size"),
+        (b"[1]", "malformed"),
+        (b"{", "malformed"),
+        (b"[" * 100_000, "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b'{"dataframe_records": [1]}', "shape"),
+    ],
+)
+def test_what_it_does_not_is_refused(body: bytes, kind: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check(body, JSON, TABLE)
+    assert refused.value.kind == kind
+
+
+def test_a_csv_is_checked_like_a_table() -> None:
+    check(b"age,income\n30,1.5\n", "text/csv", TABLE)
+    with pytest.raises(Refused, match="row 0"):
+        check(b"age,income\n130,1.5\n", "text/csv", TABLE)
+    with pytest.raises(Refused, match="income"):
+        check(b"age\n30\n", "text/csv", TABLE)
+
+
+def test_a_tensor_has_the_shape_and_range_of_the_signature() -> None:
+    check(json.dumps({"inputs": [[[0, 1], [0.5, 1]]] * 3}).encode(), JSON, TENSOR)
+    for inputs, kind in (
+        ([[0, 1], [1, 0]], "shape"),
+        ([[[0, 1]]], "shape"),
+        ([[[0, 1], [1, 2]]], "range"),
+        ("text", "shape"),
+    ):
+        with pytest.raises(Refused) as refused:
+            check(json.dumps({"inputs": inputs}).encode(), JSON, TENSOR)
+        assert refused.value.kind == kind
+
+
+def test_another_content_type_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        check(b"{}", "application/x-pickle", Limits())
+    assert refused.value.status == 415
+
+
+@given(st.binary(max_size=300), st.sampled_from([JSON, "text/csv"]))
+def test_any_bytes_are_judged(body: bytes, kind: str) -> None:
+    try:
+        check(body, kind, TABLE)
+    except Refused as refused:
+        assert 400 <= refused.status < 500
+
+
+def test_a_client_gets_its_rate_and_no_more() -> None:
+    now = [0.0]
+    buckets = Buckets(2, clock=lambda: now[0])
+    assert [buckets.take("a") for _ in range(3)] == [0, 0, 0.5]
+    assert buckets.take("b") == 0
+    now[0] = 0.5
+    assert buckets.take("a") == 0
+    assert buckets.take("a") > 0
+
+
+async def _asked(guard: Guard, *parts: bytes, path: str = "/invocations") -> tuple[int, bytes]:
+    sent: list[Any] = []
+    messages = [
+        {"type": "http.request", "body": part, "more_body": i < len(parts) - 1}
+        for i, part in enumerate(parts)
+    ]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": [(b"content-type", b"application/json; charset=utf-8")],
+        "client": ("192.0.2.1", 1),
+    }
+    await guard(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def _echo(scope: Any, receive: Any, send: Any) -> None:
+    message = await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": message["body"]})
+
+
+def test_what_passes_reaches_the_model_whole() -> None:
+    reports: list[Any] = []
+    guard = Guard(_echo, TABLE, lambda *report: reports.append(report))
+    body = split(["age", "income"], [30, 1.5])
+    assert asyncio.run(_asked(guard, body[:10], body[10:])) == (200, body)
+    assert reports == []
+
+
+def test_what_is_refused_is_answered_as_mlflow_does_and_reported() -> None:
+    reports: list[Any] = []
+    guard = Guard(_echo, TABLE, lambda *report: reports.append(report))
+    status, body = asyncio.run(_asked(guard, split(["age"], [30])))
+    assert status == 400
+    assert json.loads(body)["error_code"] == "BAD_REQUEST"
+    assert reports == [("schema", "column 'income' is missing", "192.0.2.1")]
+
+
+def test_under_audit_it_is_reported_only() -> None:
+    reports: list[Any] = []
+    limits = Limits(action="audit", columns=TABLE.columns)
+    guard = Guard(_echo, limits, lambda *report: reports.append(report))
+    assert asyncio.run(_asked(guard, split(["age"], [30])))[0] == 200
+    assert [kind for kind, *_ in reports] == ["schema"]
+
+
+def test_a_body_is_not_held_beyond_its_limit_even_under_audit() -> None:
+    limits = Limits(action="audit", max_body=10)
+    guard = Guard(_echo, limits, lambda *report: None)
+    assert asyncio.run(_asked(guard, b"12345", b"123456"))[0] == 413
+
+
+def test_a_client_that_asks_too_often_is_told_when_to_return() -> None:
+    guard = Guard(_echo, Limits(rate=1), lambda *report: None)
+    answers = [asyncio.run(_asked(guard, b"{}")) for _ in range(2)]
+    assert [status for status, _ in answers] == [200, 429]
+    assert b"try again in" in answers[1][1]
+
+
+SIGNATURE = {
+    "signature": {
+        "inputs": json.dumps(
+            [
+                {"type": "long", "name": "age", "required": True},
+                {"type": "string", "name": "name", "required": False},
+            ]
+        )
+    }
+}
+
+
+def test_limits_come_from_the_signature_and_from_known_inputs(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump(SIGNATURE))
+    (tmp_path / "known.csv").write_text("age,name\n20,a\n70,b\n")
+    limits = with_data(from_signature(tmp_path), tmp_path / "known.csv")
+    assert limits.columns == (
+        Column(name="age", type="long", minimum=15, maximum=75),
+        Column(name="name", type="string", required=False),
+    )
+    (tmp_path / "guard.yaml").write_text(write(limits))
+    assert read(tmp_path / "guard.yaml") == limits
+
+
+def test_a_tensor_of_the_signature_is_read(tmp_path: Path) -> None:
+    entry = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}
+    (tmp_path / "MLmodel").write_text(
+        yaml.safe_dump({"signature": {"inputs": json.dumps([entry])}})
+    )
+    assert from_signature(tmp_path).columns == (Column(shape=(-1, 3)),)
+
+
+def test_a_model_without_a_signature_has_no_limits_on_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    assert from_signature(tmp_path) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("action: perhaps", "block or audit"),
+        ("max_rows: -1", "positive"),
+        ("max_row: 1", "no 'max_row'"),
+        ("columns: {}", "a list"),
+        ("columns: [{nam: x}]", "no 'nam'"),
+        ("columns: [{shape: [a]}]", "whole numbers"),
+        ("columns: [{minimum: low}]", "a number"),
+        ("[", "no YAML"),
+        ("- 1", "mapping"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused_with_the_file(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "guard.yaml").write_text(text)
+    with pytest.raises(GuardError, match=says) as error:
+        read(tmp_path / "guard.yaml")
+    assert "guard.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("inputs", ["{", '{"a": 1}', '[{"type": "tensor"}]', "[1]"])
+def test_a_signature_that_cannot_be_read_is_an_error(tmp_path: Path, inputs: str) -> None:
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"signature": {"inputs": inputs}}))
+    with pytest.raises(GuardError):
+        from_signature(tmp_path)
