@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,14 @@ class RemoteKernel:
                 case "status" if content["execution_state"] == "idle":
                     idle = True
         return cell
+
+    def finish_all(self, msg_ids: Iterable[str]) -> None:
+        """Wait for the end of requests that were sent together, whose messages come mixed."""
+        waiting = {(msg_id, what) for msg_id in msg_ids for what in ("idle", "execute_reply")}
+        while waiting:
+            message = json.loads(self.socket.recv())
+            what = message["content"].get("execution_state", message["msg_type"])
+            waiting.discard((message["parent_header"].get("msg_id"), what))
 
     def alerts(self, after: int = 0, limit: int = 1000) -> Any:
         path = f"modelarmor/api/kernels/{self.id}/alerts"
