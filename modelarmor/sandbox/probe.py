@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import platform
+import select
 import subprocess
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -135,16 +136,18 @@ def _try_it(helper: str) -> tuple[bool, bool, str]:
     control_read, control = os.pipe()
     events, events_write = os.pipe()
     try:
-        done = subprocess.run(
+        # It waits for us: of a command that has ended already nobody can say what it would allow.
+        process = subprocess.Popen(
             [helper, "--plan", str(plan_fd), "--control", str(control_read),
-             "--events", str(events_write), "--", "/bin/true"],
-            pass_fds=(plan_fd, control_read, events_write), env={}, timeout=20,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            check=False,
+             "--events", str(events_write), "--", "/bin/cat"],
+            pass_fds=(plan_fd, control_read, events_write), env={},
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         os.close(events_write)
         events_write = -1
-        said = os.read(events, 4096).decode(errors="replace")
+        ready, _, _ = select.select([events], [], [], 20)
+        said = os.read(events, 4096).decode(errors="replace") if ready else ""
+        _, wrong = process.communicate(timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, False, f"the helper does not run: {error}"
     finally:
@@ -153,9 +156,9 @@ def _try_it(helper: str) -> tuple[bool, bool, str]:
                 os.close(fd)
     if '"started"' in said:
         return True, '"acts_on_sockets":true' in said, ""
-    message = done.stderr.decode(errors="replace").strip().removeprefix("modelarmor-helper: ")
+    message = wrong.decode(errors="replace").strip().removeprefix("modelarmor-helper: ")
     if os.strerror(errno.EBUSY) in message:
         message += "; start it outside of the other sandbox"
     elif os.strerror(errno.EINVAL) in message or os.strerror(errno.ENOSYS) in message:
         message += "; the kernel (5.19 or later is needed) or a sandbox such as gVisor refuses it"
-    return False, False, message or f"the helper ended with status {done.returncode}"
+    return False, False, message or f"the helper ended with status {process.returncode}"
