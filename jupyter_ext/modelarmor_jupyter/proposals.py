@@ -7,7 +7,7 @@ never says what they were about, nor what a policy should say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +17,15 @@ from modelarmor.alerts.recorder import MAX_PAGE
 from modelarmor.generate.propose import Proposal, Refusal, propose, why_not
 from modelarmor.generate.replay import operation
 from modelarmor.policy.decide import Operation, Table
-from modelarmor.policy.model import Rule
+from modelarmor.policy.model import Policy, Rule
 from modelarmor.profiles import Profile
 from modelarmor.sandbox.plan import describe_rule
 from modelarmor_jupyter import own_profiles
 from modelarmor_jupyter.confinement import GUARD_POLICY, RECORDING_POLICY, Confinement
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 
+#: by which a profile's policies select its pods
+_LABEL: Final = "modelarmor.io/profile"
 #: so many refusals are listed
 _REFUSED: Final = 200
 _OURS: Final = (GUARD_POLICY, RECORDING_POLICY)
@@ -142,6 +144,9 @@ def preview(
         home=Path.home(),
         overrule=seqs is not None,
     )
+    if name is not None:
+        policies = tuple(_labelled(policy, base.name, name) for policy in proposal.policies)
+        proposal = replace(proposal, policies=policies)
     both = tuple(dict.fromkeys([*refused, *proposal.refused]))[:_REFUSED]
     return Preview(base.name, events, proposal, both, tuple(operations))
 
@@ -214,6 +219,15 @@ def _added(base: Profile, name: str | None = None) -> str:
         n += 1
         suffix = f"-added-{n}"
     return f"modelarmor-{name or base.name}{suffix}"
+
+
+def _labelled(policy: Policy, old: str, new: str) -> Policy:
+    """The policy for workloads of the profile `new`, as the rest of that is."""
+    labels = dict(policy.selector.match_labels)
+    if labels.get(_LABEL) != old:
+        return policy
+    selector = replace(policy.selector, match_labels=tuple({**labels, _LABEL: new}.items()))
+    return replace(policy, selector=selector)
 
 
 # --- the record

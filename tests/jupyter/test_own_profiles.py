@@ -126,9 +126,12 @@ def test_a_profile_is_saved_used_and_deleted(
     assert saved.status_code == 201, saved.text
     profile, kernelspec = _own(home, "data")
     assert saved.json()["directory"] == str(profile)
-    assert saved.json()["proposal"]["document"] == preview.json()["document"].replace(
-        "modelarmor-notebook-added", "modelarmor-data-added"
-    )
+    [policy] = document.load(saved.json()["proposal"]["document"])
+    assert policy.name == "modelarmor-data-added"
+    assert policy.selector.match_labels == (("modelarmor.io/profile", "data"),)
+    assert {item.selector for item in document.load(profile / "policy.yaml", strict=False)} == {
+        policy.selector
+    }
     # it works elsewhere: what lay in the home directory lies in whoever's home it is
     assert "path: ${HOME}/data.csv" in (profile / "policy.yaml").read_text()
     listed = {item["name"]: item for item in server.get("modelarmor/api/profiles")}

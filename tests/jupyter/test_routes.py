@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -177,3 +179,59 @@ def test_a_kernel_that_is_not_confined_is_told_so(server: Server) -> None:
             ("profiles/preview", {"kernel_id": other.id, "seqs": None}),
         ):
             assert server.post(f"modelarmor/api/{path}", body).status_code == 409
+
+
+# Objects whose keys are what happened, not the interface.
+_OPEN = {
+    "alert", "by_action", "by_operation", "by_policy", "traps", "resources",
+}  # fmt: skip
+
+
+def _examples() -> dict[str, Any]:
+    text = (Path(__file__).parents[2] / "docs" / "rest-api.md").read_text(encoding="utf-8")
+    sections = re.split(r"(?m)^## `(\w+) ([^`?]+)[^`]*`$", text)[1:]
+    found = zip(sections[::3], sections[1::3], sections[2::3], strict=True)
+    return {
+        f"{verb} {path}": json.loads(block[1])
+        for verb, path, section in found
+        if (block := re.search(r"(?s)```json\n(.*?)```", section))
+    }
+
+
+def _alike(said: Any, real: Any, name: str = "") -> None:
+    """Assert that an example has the fields, and the types, of a real answer."""
+    assert type(said) is type(real), (name, said, real)
+    if isinstance(said, dict):
+        assert said.keys() <= real.keys(), name
+        assert name in _OPEN or said.keys() == real.keys(), (name, said.keys() ^ real.keys())
+        for key in said:
+            _alike(said[key], real[key], key)
+    elif isinstance(said, list) and said and real:
+        _alike(said[0], real[0], name)
+
+
+def test_the_documented_examples_are_what_the_routes_answer(server: Server) -> None:
+    said = _examples()
+    (server.runtime.parent / "data.csv").write_text("1")
+    with server.kernel(CONFINED, "work/documented.ipynb") as kernel:
+        kernel.run(f"try: open({str(server.runtime.parent / 'data.csv')!r})\nexcept OSError: pass")
+        page = kernel.alerts(after=kernel.alerts()["last"] - 1)
+        of = f"modelarmor/api/kernels/{kernel.id}"
+        ask = {"kernel_id": kernel.id, "seqs": [page["last"]]}
+        [state] = [s for s in server.get("modelarmor/api/kernels") if s["kernel_id"] == kernel.id]
+        real = {
+            "GET kernels": [state],
+            "GET kernels/{id}": server.get(of),
+            "GET kernels/{id}/alerts": page,
+            "GET kernels/{id}/alerts/{seq}/explanation": server.get(
+                f"{of}/alerts/{page['last']}/explanation"
+            ),
+            "GET profiles": server.get("modelarmor/api/profiles"),
+            "GET profiles/{name}": server.get("modelarmor/api/profiles/notebook"),
+            "POST profiles/preview": server.post("modelarmor/api/profiles/preview", ask).json(),
+            "POST profiles": server.post("modelarmor/api/profiles", {**ask, "name": "d"}).json(),
+            "POST kernels/{id}/restart": server.post(f"{of}/restart", {"profile": "d"}).json(),
+        }
+    assert said.keys() == real.keys()
+    for route, answer in real.items():
+        _alike(said[route], answer, route)
