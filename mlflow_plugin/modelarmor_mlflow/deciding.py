@@ -131,7 +131,7 @@ class Case:
                 return statements.read(text)[1]
             except MlflowException as error:
                 # Another reviewer was quicker, about the same bytes: sign after that one.
-                if error.error_code != "INVALID_STATE" or attempt + 1 == _TRIES:
+                if error.error_code != "RESOURCE_CONFLICT" or attempt + 1 == _TRIES:
                     raise
                 now, latest = subject_of(find_version(self.client, subject.uri))
                 if now != subject:

@@ -107,19 +107,26 @@ def decisions(session: Session, workspace: str, artifact: str) -> list[str]:
     return list(rows.scalars())
 
 
-def last_decision(session: Session, workspace: str, artifact: str) -> str:
-    """Identifier of the last statement about these bytes; empty: there is none."""
+def last_decision(session: Session, workspace: str, model: str, version: int) -> str:
+    """Identifier of the last statement about a version; empty: there is none."""
     found = session.execute(
         select(RECORDS.c.statement)
         .where(
-            RECORDS.c.artifact == artifact,
             RECORDS.c.workspace == workspace,
+            RECORDS.c.model == model,
+            RECORDS.c.version == version,
             RECORDS.c.kind.in_(DECISIONS),
         )
         .order_by(RECORDS.c.seq.desc())
         .limit(1)
     ).scalar()
     return found or ""
+
+
+def is_known(session: Session, statement: str) -> bool:
+    """Whether a statement is recorded already."""
+    found = session.execute(select(RECORDS.c.seq).where(RECORDS.c.statement == statement))
+    return found.first() is not None
 
 
 def approved_once(session: Session, workspace: str, model: str, version: int) -> bool:

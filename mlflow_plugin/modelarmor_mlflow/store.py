@@ -25,11 +25,9 @@ from mlflow.entities.model_registry.model_version_stages import (
 from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
-    INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
-    INVALID_STATE,
     PERMISSION_DENIED,
-    RESOURCE_EXHAUSTED,
+    RESOURCE_CONFLICT,
 )
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
@@ -151,6 +149,7 @@ class Gate(_Base):  # type: ignore[misc]
             renamed = super().rename_registered_model(name, new_name)
             workspace = self._get_active_workspace()
             jobs.rename(session, workspace, model, str(new_name))
+            self._show_renamed(session, str(new_name))
             self._record(session, "renamed", workspace, str(new_name), 0, "", {"from": model})
         return renamed
 
@@ -240,7 +239,7 @@ class Gate(_Base):  # type: ignore[misc]
             tables.lock(session)
             about = self._version(session, name, version)
             job = self._generated(session, about)
-            self._check_subject(session, statement, about, job)
+            self._check_subject(session, signed, about, job)
             if statement.decision == "approve":
                 self._check_approval(statement, signed.reviewer, job, current)
             elif statement.decision == "revoke":
@@ -267,7 +266,7 @@ class Gate(_Base):  # type: ignore[misc]
             about = self._version(session, name, version)
             job = self._job(session, about)
         if not about.has_files:
-            raise MlflowException(f"modelarmor: {about.uri} has no files", INVALID_STATE)
+            raise MlflowException(f"modelarmor: {about.uri} has no files", RESOURCE_CONFLICT)
         unchanged = job is not None and job.state == jobs.GENERATED and self._holds(about, job)
         with self.transactions.transaction() as session:
             tables.lock(session)
@@ -280,7 +279,7 @@ class Gate(_Base):  # type: ignore[misc]
             elif unchanged:
                 raise MlflowException(
                     f"modelarmor: {about.uri} has a policy, and its files are as they were",
-                    INVALID_STATE,
+                    RESOURCE_CONFLICT,
                 )
             else:
                 jobs.again(session, job, time.time())
@@ -472,8 +471,9 @@ class Gate(_Base):  # type: ignore[misc]
         )  # fmt: skip
 
     def _check_subject(
-        self, session: Session, statement: Statement, about: Version, job: Job
+        self, session: Session, signed: statements.Signed, about: Version, job: Job
     ) -> None:
+        statement, identifier = signed.statement, signed.identifier
         subject = self.subject(session, about, job)
         told, real = statement.subject.to_json(), subject.to_json()
         if wrong := [key for key, value in real.items() if told[key] != value]:
@@ -481,11 +481,12 @@ class Gate(_Base):  # type: ignore[misc]
                 f"the statement is about {statement.subject.uri} with another {' and '.join(wrong)}"
                 f" than {about.uri} has; review it as it is now"
             )
-        if statement.previous != records.last_decision(session, about.workspace, job.artifact):
+        previous = records.last_decision(session, about.workspace, about.model, about.version)
+        if statement.previous != previous or records.is_known(session, identifier):
             raise MlflowException(
                 "modelarmor: another decision was recorded since this one was signed, or this one"
                 " was recorded before; look at it, then sign anew",
-                INVALID_STATE,
+                RESOURCE_CONFLICT,
             )
 
     def _check_approval(
@@ -501,7 +502,7 @@ class Gate(_Base):  # type: ignore[misc]
         found = records.decisions(session, subject.workspace, subject.artifact)
         if not any(statements.read(text)[0].decision == "approve" for text in found):
             raise MlflowException(
-                f"modelarmor: {subject.uri} has no approval to revoke", INVALID_STATE
+                f"modelarmor: {subject.uri} has no approval to revoke", RESOURCE_CONFLICT
             )
 
     def _check_room(self, session: Session, statement: Statement) -> None:
@@ -510,7 +511,7 @@ class Gate(_Base):  # type: ignore[misc]
         if len(found) >= _ENVELOPES_AT_MOST and statement.decision == "approve":
             raise MlflowException(
                 f"modelarmor: {subject.uri} has {len(found)} decisions; register it anew",
-                RESOURCE_EXHAUSTED,
+                PERMISSION_DENIED,
             )
 
     def _show_review(self, session: Session, about: Version, job: Job) -> None:
@@ -521,8 +522,17 @@ class Gate(_Base):  # type: ignore[misc]
             self.subject(session, about, job),
             self.verdict(session, about, job),
             records.decisions(session, about.workspace, job.artifact),
-            records.last_decision(session, about.workspace, job.artifact),
+            records.last_decision(session, about.workspace, about.model, about.version),
         )
+
+    def _show_renamed(self, session: Session, model: str) -> None:
+        """What a review of the versions is about has a new name in it."""
+        session.flush()
+        rows = self._get_query(session, SqlModelVersion).filter(SqlModelVersion.name == model)
+        for row in rows.all():
+            job = self._job(session, version_of(row))
+            if job is not None and job.state == jobs.GENERATED:
+                self._show_review(session, version_of(row), job)
 
     # --- private: jobs
 
@@ -578,7 +588,7 @@ class Gate(_Base):  # type: ignore[misc]
             raise MlflowException(
                 f"modelarmor: nothing is promoted or registered until the configuration is right:"
                 f" {error}",
-                INTERNAL_ERROR,
+                PERMISSION_DENIED,
             ) from error
 
     def _version(self, session: Session, name: Any, version: Any) -> Version:
