@@ -304,7 +304,7 @@ class Server:
                     self.traffic.by_status[status] += count
             self.traffic.seconds += max(0.0, min(float(seconds), 1e6))
         kind = body.get("violation")
-        if kind in _KINDS:
+        if isinstance(kind, str) and kind in _KINDS:
             self.traffic.refused[kind] += 1
             self.recorder.append(self._alert(kind, body))
 
