@@ -35,6 +35,8 @@ MAX_LIMIT: Final = 1_000
 #: the largest body of a request, in bytes: a thousand numbers and a name
 MAX_BODY: Final = 64 << 10
 
+_POLL_SECONDS: Final = 0.05
+
 # as jupyter_server's own kernel routes
 _KERNEL_ID = re.compile(r"\w{1,64}(-\w{1,64}){4}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -189,6 +191,23 @@ class AlertsHandler(Handler):
         self.answer({**watch.alerts(after, limit), "confined": True})
 
 
+async def _up(answered: Any, provisioner: ModelArmorProvisioner) -> None:
+    """Wait until the kernel has answered.
+
+    Raises
+    ------
+    RuntimeError, TimeoutError
+        when it ends before, or does not answer.
+    """
+    while not answered.done():
+        await asyncio.wait([asyncio.ensure_future(answered)], timeout=_POLL_SECONDS)
+        said = await provisioner.ended_early()
+        if said is not None and not answered.done():
+            answered.cancel()
+            raise RuntimeError(f"it ended under this profile, and goes back to the former. {said}")
+    answered.result()
+
+
 class ExplanationHandler(Handler):
     """``GET modelarmor/api/kernels/{id}/alerts/{seq}/explanation``: why, and what would help."""
 
@@ -221,12 +240,16 @@ class RestartHandler(Handler):
             with refusals():
                 # reads files and tries them on this machine
                 await asyncio.to_thread(provisioner.stage, name, recording=record)
+            good = False
             try:
-                await ensure_async(kernels.restart_kernel(kernel_id))
+                # jupyter_server's coroutine gives a future, done once the kernel has answered
+                answered = await ensure_async(kernels.restart_kernel(kernel_id))
+                await _up(answered, provisioner)
+                good = True
             except Exception as error:
                 raise web.HTTPError(500, f"the kernel did not start again: {error}") from error
             finally:
-                provisioner.unstage()
+                provisioner.settle(good=good)
         self.answer(kernel_state(kernel_id, self.manager(kernel_id)))
 
     async def _may_restart(self) -> None:

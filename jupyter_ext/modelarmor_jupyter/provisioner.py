@@ -42,6 +42,7 @@ _CURVE_IPYKERNEL: Final = (7, 3)
 _POLL_SECONDS: Final = 0.02
 #: how much of what a kernel wrote to its terminal is shown when it dies, in bytes
 _LAST_WORDS: Final = 2_000
+_EARLY_WORDS: Final = 300
 
 
 class ModelArmorProvisioner(LocalProvisioner):
@@ -64,7 +65,7 @@ class ModelArmorProvisioner(LocalProvisioner):
         #: everything that confined this kernel so far; the last does now
         self._confinements: list[Confinement] = []
         self._next: Confinement | None = None
-        #: the last of them was staged, and no kernel has started under it yet
+        #: the last of them was staged, and nobody has said yet that the kernel came up under it
         self._on_trial = False
         self._plan: Plan | None = None
         self._launched = False
@@ -143,9 +144,20 @@ class ModelArmorProvisioner(LocalProvisioner):
         _check(staged)
         self._next = staged
 
-    def unstage(self) -> None:
-        """Forget what was staged."""
+    def settle(self, *, good: bool) -> None:
+        """Say whether the kernel came up under what was staged; where not, it gets back the former.
+
+        The next start does, which the server's restarter makes by itself.
+        """
         self._next = None
+        if self._on_trial and not good:
+            former = self._confinements[-2]
+            self._confinements.append(replace(former, first=self.recorder.last + 1))
+        self._on_trial = False
+
+    async def ended_early(self) -> str | None:
+        """What the kernel said last, if it has ended; None while it runs."""
+        return self.last_words()[-_EARLY_WORDS:] if await self.poll() is not None else None
 
     @property
     def plan(self) -> Plan | None:
@@ -213,13 +225,13 @@ class ModelArmorProvisioner(LocalProvisioner):
                     start_new_session=True,
                 )
         except CannotConfine as error:
-            reason = f"{error} {self._last_words()}".strip()
+            reason = f"{error} {self.last_words()}".strip()
             self._give_up()
             raise CannotConfine(reason) from error
         except BaseException:
             self._give_up()
             raise
-        self._launched, self._on_trial = True, False
+        self._launched = True
         self._plan = self.process.plan
         self.pid = self.process.pid
         self.cwd = kwargs["cwd"]
@@ -250,7 +262,7 @@ class ModelArmorProvisioner(LocalProvisioner):
                     "kernel %s ended (%d); its last output:\n%s",
                     self.kernel_id,
                     status,
-                    self._last_words(),
+                    self.last_words(),
                 )
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
@@ -336,6 +348,7 @@ class ModelArmorProvisioner(LocalProvisioner):
         return env
 
     def _adopt_staged(self) -> None:
+        self._on_trial = False
         if self._next is not None:
             self._confinements.append(replace(self._next, first=self.recorder.last + 1))
             self._next, self._on_trial = None, True
@@ -353,7 +366,7 @@ class ModelArmorProvisioner(LocalProvisioner):
         if scratch is not None:
             scratch.release()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         """The end of what the kernel wrote to its terminal, without control characters."""
         with contextlib.suppress(OSError), self._output.open("rb") as output:
             size = output.seek(0, os.SEEK_END)

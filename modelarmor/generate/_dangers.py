@@ -59,7 +59,7 @@ _ADMINISTRATION: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Warning:
+class Caution:
     """One thing that a person should know before a permission is given."""
 
     severity: Severity
@@ -70,7 +70,7 @@ class Warning:
         return {"severity": self.severity, "text": self.text}
 
 
-def dangers(section: str, rule: Rule, after: Table, home: str) -> Iterator[Warning]:
+def dangers(section: str, rule: Rule, after: Table, home: str) -> Iterator[Caution]:
     """What is dangerous about granting `rule`.
 
     Args:
@@ -83,61 +83,61 @@ def dangers(section: str, rule: Rule, after: Table, home: str) -> Iterator[Warni
         yield from _of_program(rule, after) if section == "process" else _of_file(rule, after, home)
     elif isinstance(rule, ProtocolRule | DnsRule):
         what = rule.domain if isinstance(rule, DnsRule) else rule.protocol
-        yield Warning(
+        yield Caution(
             "medium",
             f"{what}: a KubeArmorPolicy limits no address, so what can be read can be sent away"
             " wherever network.yaml lets it",
         )
     elif isinstance(rule, CapabilityRule):
-        yield Warning("high", f"the capability {rule.capability} acts on the whole machine")
+        yield Caution("high", f"the capability {rule.capability} acts on the whole machine")
 
 
-def _of_file(rule: PathRule, after: Table, home: str) -> Iterator[Warning]:
+def _of_file(rule: PathRule, after: Table, home: str) -> Iterator[Caution]:
     path = rule.value.rstrip("/") or "/"
     what = f"{path}/ and what is in it" if rule.match == "directory" else path
     inside = path[len(home) + 1 :] if home and path.startswith(home + "/") else ""
     if home and rule.match == "directory" and (home == path or home.startswith(path + "/")):
-        yield Warning("high", f"{path}/ holds the home directory, with every credential in it")
+        yield Caution("high", f"{path}/ holds the home directory, with every credential in it")
     if _below(inside, _CREDENTIALS) or (not inside and _below(path, _SYSTEM_SECRETS)):
-        yield Warning("high", f"{what}: keys, passwords or tokens are kept here")
+        yield Caution("high", f"{what}: keys, passwords or tokens are kept here")
     elif _KEY_FILE.fullmatch(path.rpartition("/")[2]):
-        yield Warning("medium", f"{what}: by its name this may be a key, a password or a token")
+        yield Caution("medium", f"{what}: by its name this may be a key, a password or a token")
     if _CONTROL_SOCKETS.fullmatch(path):
-        yield Warning("high", f"{path}: whoever speaks to it can start programs outside")
+        yield Caution("high", f"{path}: whoever speaks to it can start programs outside")
     if _DEVICES.fullmatch(path):
-        yield Warning("high", f"{path}: this device reaches past every policy")
+        yield Caution("high", f"{path}: this device reaches past every policy")
     if _OTHERS_PROC.fullmatch(path):
-        yield Warning("high", f"{path}: memory and environment of processes, tokens among them")
+        yield Caution("high", f"{path}: memory and environment of processes, tokens among them")
     if not rule.read_only:
         yield from _of_writing(rule, path, what, inside, after)
 
 
 def _of_writing(
     rule: PathRule, path: str, what: str, inside: str, after: Table
-) -> Iterator[Warning]:
+) -> Iterator[Caution]:
     if _below(inside, _STARTED):
-        yield Warning("high", f"{what}: what is written here runs later, outside of the sandbox")
+        yield Caution("high", f"{what}: what is written here runs later, outside of the sandbox")
     elif f"{path}/".startswith(_SYSTEM):
-        yield Warning("high", f"{what}: programs and settings of the machine are changed here")
+        yield Caution("high", f"{what}: programs and settings of the machine are changed here")
     places = [path] if rule.match == "path" else [f"{path}/a", f"{path}/a/a"]
     if any(_both(after, place) for place in places):
-        yield Warning("high", f"{what}: writable, and what is here may be executed")
+        yield Caution("high", f"{what}: writable, and what is here may be executed")
 
 
-def _of_program(rule: PathRule, after: Table) -> Iterator[Warning]:
+def _of_program(rule: PathRule, after: Table) -> Iterator[Caution]:
     path = rule.value.rstrip("/") or "/"
     name = path.rpartition("/")[2]
     if rule.match == "directory":
-        yield Warning("medium", f"every program in {path}/ may run")
+        yield Caution("medium", f"every program in {path}/ may run")
     elif name in _ADMINISTRATION:
-        yield Warning("high", f"{path} administers the machine, or leads out of the sandbox")
+        yield Caution("high", f"{path} administers the machine, or leads out of the sandbox")
     elif name in _SHELLS:
-        yield Warning("medium", f"{path} is a shell: it runs whatever it is told to")
+        yield Caution("medium", f"{path} is a shell: it runs whatever it is told to")
     elif name in _NETWORK_TOOLS:
-        yield Warning("medium", f"{path} sends and fetches data")
+        yield Caution("medium", f"{path} sends and fetches data")
     places = [path] if rule.match == "path" else [f"{path}/a"]
     if any(_both(after, place) for place in places):
-        yield Warning("high", f"{path}: executable, and what is here may be written")
+        yield Caution("high", f"{path}: executable, and what is here may be written")
 
 
 def _below(path: str, places: tuple[str, ...]) -> bool:

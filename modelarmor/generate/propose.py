@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from modelarmor.alerts import Alert
-from modelarmor.generate._dangers import Severity, Warning, dangers
+from modelarmor.generate._dangers import Caution, Severity, dangers
 from modelarmor.policy import document, lint
 from modelarmor.policy.decide import Decision, Operation, Table
 from modelarmor.policy.diff import Change, diff
@@ -40,7 +40,7 @@ from modelarmor.policy.model import (
 )
 from modelarmor.sandbox.events import EGRESS_POLICY, RESOURCE_POLICY, SANDBOX_POLICY
 
-__all__ = ["MAX_OPERATIONS", "MAX_RULES", "Proposal", "Refusal", "Warning", "propose", "why_not"]
+__all__ = ["MAX_OPERATIONS", "MAX_RULES", "Caution", "Proposal", "Refusal", "propose", "why_not"]
 
 #: so many different operations are looked at
 MAX_OPERATIONS: Final = 20_000
@@ -110,7 +110,7 @@ class Proposal:
     summary: str
     policies: tuple[Policy, ...] = ()
     changes: tuple[Change, ...] = ()
-    warnings: tuple[Warning, ...] = ()
+    warnings: tuple[Caution, ...] = ()
     refused: tuple[Refusal, ...] = ()
     operations: int = 0
 
@@ -532,8 +532,8 @@ def _alone(section: str, rule: Rule) -> Policy:
 # --- what is said of it
 
 
-def _warnings(asked: _Asked, policy: Policy, after: Table) -> Iterator[Warning]:
-    found: dict[Warning, None] = {}
+def _warnings(asked: _Asked, policy: Policy, after: Table) -> Iterator[Caution]:
+    found: dict[Caution, None] = {}
     for wish in asked.wishes.values():
         rule, by = wish.refused_by.rule, wish.refused_by.policy
         if rule is not None and by is not None and rule.outcome.action == "Block":
@@ -542,7 +542,7 @@ def _warnings(asked: _Asked, policy: Policy, after: Table) -> Iterator[Warning]:
                 f"{_described(wish.operation)} overrules the Block rule {rule.where} of {by.name}"
                 f" ({rule.place}){meant}"
             )
-            found[Warning("high", text)] = None
+            found[Caution("high", text)] = None
     for section in _SECTIONS:
         for granted in getattr(policy, section):
             found |= dict.fromkeys(dangers(section, granted, after, asked.home))
@@ -550,13 +550,13 @@ def _warnings(asked: _Asked, policy: Policy, after: Table) -> Iterator[Warning]:
     yield from sorted(found, key=lambda warning: ("high", "medium", "low").index(warning.severity))
 
 
-def _mistakes(asked: _Asked, policy: Policy) -> Iterator[Warning]:
+def _mistakes(asked: _Asked, policy: Policy) -> Iterator[Caution]:
     """What the linter calls an error of the policy with the addition, and not without it."""
     known = Counter(_errors(asked.policies, asked.posture))
     new = Counter(_errors([*asked.policies, policy], asked.posture)) - known
     for (check, enforcers, message), _ in list(new.items())[:_LINT_SHOWN]:
         severity: Severity = "medium" if "sandbox" in enforcers else "low"
-        yield Warning(severity, f"{check} on {', '.join(enforcers)}: {message}")
+        yield Caution(severity, f"{check} on {', '.join(enforcers)}: {message}")
 
 
 def _errors(

@@ -177,3 +177,25 @@ def test_a_kernel_does_not_work_where_the_profiles_are(home: Home) -> None:
         assert "decides how kernels are confined" in answer.json()["message"]
     finally:
         server.stop()
+
+
+def test_a_kernel_that_cannot_live_under_a_profile_goes_back_to_the_former(
+    home: Home, server: Server
+) -> None:
+    broken = home.path / ".config" / "modelarmor" / "profiles" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "profile.yaml").write_text("title: B\ndisplayName: B\ndescription: No Python.\n")
+    (broken / "policy.yaml").write_text(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: b}\n"
+        "spec:\n  action: Allow\n  file: {matchDirectories: [{dir: /srv/, recursive: true}]}\n"
+    )
+    with server.kernel(CONFINED) as kernel:
+        before = kernel.alerts()["last"]
+        answer = server.post(f"modelarmor/api/kernels/{kernel.id}/restart", {"profile": "broken"})
+
+        assert answer.status_code == 500
+        assert "goes back to the former" in answer.json()["message"]
+        assert server.get(f"modelarmor/api/kernels/{kernel.id}")["profile"]["name"] == "notebook"
+        kernel.reconnect()
+        assert kernel.run("print(1)").said.strip() == "1"
+        assert kernel.alerts()["last"] > before
