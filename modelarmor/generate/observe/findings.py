@@ -17,6 +17,7 @@ from typing import Final
 from modelarmor.alerts import Alert
 from modelarmor.generate.evidence import Finding, Phase, Severity
 from modelarmor.generate.observe.cage import CANARY_FILES, CANARY_VARIABLES, FOREIGN
+from modelarmor.generate.observe.probes import LOOKED_AT, probed
 from modelarmor.generate.places import Places, shown
 from modelarmor.generate.replay import described
 from modelarmor.policy.decide import Operation
@@ -27,20 +28,6 @@ SOURCE: Final = "observation"
 MAX_FINDINGS: Final = 200
 _MAX_SCANNED: Final = 64 << 20
 
-#: programs that Python's own libraries start, and do without where they may not: see
-#: `modelarmor.generate.synthesize.benign`
-PROBES: Final[Mapping[str, str]] = {
-    "uname": "platform.processor() asks it",
-    "lscpu": "joblib counts processor cores with it",
-    "fc-list": "matplotlib and Keras look for fonts with it",
-    "ldconfig": "ctypes.util.find_library() asks it",
-    "gcc": "ctypes.util.find_library() asks it",
-    "cc": "ctypes.util.find_library() asks it",
-    "x86_64-linux-gnu-gcc-12": "ctypes.util.find_library() asks it",
-    "ld": "ctypes.util.find_library() asks it",
-    "objdump": "ctypes.util.find_library() asks it",
-    "git": "MLflow looks with it for the revision that a run belongs to",
-}
 _SHELLS: Final = frozenset(
     ("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "tcsh", "csh", "rbash")
 )
@@ -158,8 +145,8 @@ def _program(asked: Operation, add: _Add) -> None:
         add("started-shell", "critical", "It started a shell", line, "T1059.004", "AML.T0050")
     elif asked.fileless:
         add("fileless-program", "critical", "It ran a program that has no file", line, "T1620")
-    elif name in PROBES:
-        add("probed-system", "info", f"It started {name}: {PROBES[name]}", line)
+    elif why := probed(asked):
+        add("probed-system", "info", f"It started {name}: {why}", line)
     else:
         add("started-program", "high", f"It started {name}", line, "T1059", "T1106", "AML.T0050")
 
@@ -173,6 +160,9 @@ def _file(asked: Operation, alert: Alert, add: _Add) -> None:
     elif alert.PolicyName.endswith("-credentials"):
         add("credentials-sought", "critical", "It looked for credentials", path, "T1552.001",
             "T1003.008", "AML.T0055")  # fmt: skip
+    elif not writes and asked.path in LOOKED_AT:
+        why = LOOKED_AT[asked.path]
+        add("probed-system", "info", f"It was refused a look around: {why}", path)
     elif asked.foreign_proc and alert.blocked:
         add("other-process", "high", "It looked at another process", path, "T1057", "T1055")
     elif writes and _PERSISTENCE.search(path):

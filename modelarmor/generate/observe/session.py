@@ -41,6 +41,9 @@ _MAX_OUTPUT: Final = 1 << 20
 _MAX_ERROR: Final = 2000
 
 
+_Tell = Callable[[int, int, str], None]
+
+
 class Model(Protocol):
     """A model that lies somewhere and is described (`modelarmor.generate.artifact.Model`)."""
 
@@ -91,7 +94,7 @@ def observe(
         FileNotFoundError: there is no Python in ``prefix``.
         ProfileError: the model's directory or the environment contains the home directory.
     """
-    tell = progress or (lambda *_: None)
+    tell: _Tell = progress or (lambda *_: None)
     environment = Path(sys.prefix) if prefix is None else prefix
     scratch = Path(tempfile.mkdtemp(prefix="modelarmor-observation-")).resolve()
     try:
@@ -177,7 +180,7 @@ class _Session:
         )
 
     def run(
-        self, tell: Callable[[int, int, str], None], *, timeout: float, predictions: int, given: Any
+        self, tell: _Tell, *, timeout: float, predictions: int, given: Any
     ) -> tuple[_Heard, Usage, bytes]:
         heard = _Heard()
         until = time.monotonic() + timeout

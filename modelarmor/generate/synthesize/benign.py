@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from modelarmor.generate.evidence import Event
-from modelarmor.generate.observe.findings import PROBES
+from modelarmor.generate.observe.probes import LOOKED_AT, probed
 from modelarmor.policy.decide import Operation
 
 #: TensorFlow and OpenMP name their threads so; the call fails and nobody minds
@@ -21,7 +21,9 @@ _THREAD_NAME: Final = re.compile(r"/proc/(self|other)/task/\*/comm")
 def reason(asked: Operation) -> str:
     """Why a harmless model asks for this and can do without, or nothing."""
     if asked.kind == "exec":
-        return PROBES.get(asked.path.rpartition("/")[2], "")
+        return probed(asked)
+    if asked.kind in ("read", "list") and asked.path in LOOKED_AT:
+        return LOOKED_AT[asked.path]
     if asked.kind in ("write", "create") and _THREAD_NAME.fullmatch(asked.path):
         return "TensorFlow names a thread; without it the thread has no name"
     if asked.kind == "network" and asked.family == "inet6" and not asked.dns:
@@ -46,7 +48,8 @@ def resembles(expected: Operation, seen: Operation) -> bool:
         return False
     match expected.kind:
         case "exec":
-            return expected.path.rpartition("/")[2] == seen.path.rpartition("/")[2]
+            same = expected.path.rpartition("/")[2] == seen.path.rpartition("/")[2]
+            return same and bool(probed(seen))
         case "network":
             same = (expected.family, expected.socket_type) == (seen.family, seen.socket_type)
             return same and not seen.dns

@@ -94,11 +94,9 @@ EXTRAS: Final = (
         programs=("xmrig", "minerd", "nvidia-smi", "nvidia-modprobe", "nvidia-ctk",
                   "nvidia-cuda-mps-control"),
     ),
-    Extra(
-        "mining",
-        "places where programs are dropped",
-        no_exec=("${TMP}/", "${MODEL}/", "/tmp/", "/var/tmp/", "/dev/shm/"),
-    ),
+    # Not scratch or shared memory, where the allow-list and filelessExec refuse to run anything: a
+    # rule that blocks running a file keeps it from being renamed too, as caches are when written.
+    Extra("mining", "places from which nothing runs", no_exec=("${MODEL}/", "/var/tmp/")),
     Extra("isolation", "protocols that carry data past a firewall", protocols=("raw", "udp")),
     Extra("administration", "what reaches the kernel",
           capabilities=("mknod", "sys_boot", "sys_rawio"),
