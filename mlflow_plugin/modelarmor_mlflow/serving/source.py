@@ -103,14 +103,14 @@ def _approved(version: Any, model: Model, unreviewed: bool, config: Path | None)
     if unreviewed:
         return Subject(name=_name(uri), root=model.root, evidence=evidence)
     current = settings.load(config)
-    told = version.tags.get(names.STATEMENTS, "[]")
     try:
-        envelopes = [str(item) for item in json.loads(told)]
-    except (ValueError, TypeError):
-        raise ServeError(f"{uri}: its approvals cannot be read") from None
+        envelopes = json.loads(version.tags.get(names.STATEMENTS, "[]"))
+        signed = statements.standing(map(json.dumps, envelopes), current)
+    except (ValueError, TypeError) as error:
+        raise ServeError(f"{uri}: its approvals cannot be read: {error}") from None
     verdict = evaluate(
         subject,
-        statements.standing(envelopes, current),
+        signed,
         concerns=[Concern.of(finding) for finding in evidence.findings],
         authors=frozenset({version.user_id} - {None, ""}),
         settings=current,
