@@ -7,7 +7,8 @@ not meet and who has to.
 
 from __future__ import annotations
 
+from . import subjects
 from .assess import Report, Subject, assess, placed_at
 from .render import as_html, as_json, as_text
 
-__all__ = ["Report", "Subject", "as_html", "as_json", "as_text", "assess", "placed_at"]
+__all__ = ["Report", "Subject", "as_html", "as_json", "as_text", "assess", "placed_at", "subjects"]
