@@ -12,7 +12,7 @@ from typing import Any
 
 from modelarmor.generate.evidence import SEVERITIES, Finding, Severity
 
-from . import names
+from . import names, statements
 from .settings import Settings
 from .statements import Signed, Statement, StatementError, Subject
 
@@ -84,9 +84,9 @@ def evaluate(
         now: seconds since 1970.
     """
     severe = [concern for concern in concerns if settings.is_severe(concern.severity)]
-    own = [item for item in signed if _is_about(item.statement, subject)]
-    if own and own[-1].statement.decision != "approve":
-        last = own[-1].statement
+    about = [item.statement for item in signed if _is_about(item.statement, subject)]
+    if about and about[-1].decision != "approve":
+        last = about[-1]
         word = "rejected" if last.decision == "reject" else "revoked"
         told = f"{word} by {last.reviewer}: {last.reason}"
         return Verdict(state=word, missing=(told,))
@@ -112,6 +112,30 @@ def evaluate(
             *(() if counted or why_not else _unwaived(severe)),
         )
     )
+
+
+def relevant(envelopes: Iterable[str], subject: Subject) -> list[str]:
+    """Those of the envelopes about the same bytes that say something of this version.
+
+    Its own, and where another version was approved under this name too, everything that was said
+    of that one: it may have been taken back.
+
+    Raises:
+        StatementError: one is none of ours.
+    """
+    told = [(text, statements.read(text)[0]) for text in envelopes]
+    versions = {
+        _version(statement)
+        for _, statement in told
+        if _is_about(statement, subject) or subject.model in statement.names
+    }
+    return [text for text, statement in told if _version(statement) in versions]
+
+
+def own(envelopes: Iterable[str], subject: Subject) -> list[Statement]:
+    """The statements that are about this version itself."""
+    told = (statements.read(text)[0] for text in envelopes)
+    return [statement for statement in told if _is_about(statement, subject)]
 
 
 def refusal(statement: Statement, verdict_concerns: Iterable[Concern], settings: Settings) -> str:
@@ -158,12 +182,16 @@ def _is_about(statement: Statement, subject: Subject) -> bool:
     )  # fmt: skip
 
 
+def _version(statement: Statement) -> tuple[str, int, int]:
+    about = statement.subject
+    return about.model, about.version, about.created
+
+
 def _standing(signed: Sequence[Signed]) -> list[Signed]:
     """The approvals after which nobody rejected or revoked what they approve."""
     standing: dict[tuple[str, int, int], list[Signed]] = {}
     for item in signed:
-        about = item.statement.subject
-        place = standing.setdefault((about.model, about.version, about.created), [])
+        place = standing.setdefault(_version(item.statement), [])
         if item.statement.decision == "approve":
             place.append(item)
         else:

@@ -49,7 +49,7 @@ _logger = logging.getLogger(__name__)
 
 #: what MLflow gives a prompt's version for a source; there is nothing to load behind it
 _NO_FILES: Final = frozenset({"prompt-template", "dummy-source"})
-_ENVELOPES_AT_MOST: Final = 500
+_DECISIONS_AT_MOST: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,8 +242,6 @@ class Gate(_Base):  # type: ignore[misc]
             self._check_subject(session, signed, about, job)
             if statement.decision == "approve":
                 self._check_approval(statement, signed.reviewer, job, current)
-            elif statement.decision == "revoke":
-                self._check_revocation(session, statement)
             self._check_room(session, statement)
             records.append(
                 session, kind=statement.decision, workspace=about.workspace, model=about.model,
@@ -460,9 +458,8 @@ class Gate(_Base):  # type: ignore[misc]
 
     def _verdict(self, session: Session, subject: Subject, job: Job) -> Verdict:
         current = self._settings()
-        envelopes = records.decisions(session, subject.workspace, subject.artifact)
         try:
-            signed = statements.standing(envelopes, current)
+            signed = statements.standing(self._relevant(session, subject), current)
         except StatementError as error:
             return Verdict(missing=(f"the record of decisions was tampered with: {error}",))
         return review.evaluate(
@@ -497,31 +494,31 @@ class Gate(_Base):  # type: ignore[misc]
         if left := review.refusal(statement, job.concerns, current):
             raise _refused(f"the approval leaves findings unanswered: {left}")
 
-    def _check_revocation(self, session: Session, statement: Statement) -> None:
+    def _relevant(self, session: Session, subject: Subject) -> list[str]:
+        """The recorded envelopes that say something of a version."""
+        envelopes = records.decisions(session, subject.workspace, subject.artifact)
+        return review.relevant(envelopes, subject)
+
+    def _check_room(self, session: Session, statement: Statement) -> None:
+        """Refuse to take back what is not there, and to fill the record up."""
         subject = statement.subject
-        found = records.decisions(session, subject.workspace, subject.artifact)
-        if not any(statements.read(text)[0].decision == "approve" for text in found):
+        told = review.own(records.decisions(session, subject.workspace, subject.artifact), subject)
+        if statement.decision == "revoke" and not any(item.decision == "approve" for item in told):
             raise MlflowException(
                 f"modelarmor: {subject.uri} has no approval to revoke", RESOURCE_CONFLICT
             )
-
-    def _check_room(self, session: Session, statement: Statement) -> None:
-        subject = statement.subject
-        found = records.decisions(session, subject.workspace, subject.artifact)
-        if len(found) >= _ENVELOPES_AT_MOST and statement.decision == "approve":
-            raise MlflowException(
-                f"modelarmor: {subject.uri} has {len(found)} decisions; register it anew",
-                PERMISSION_DENIED,
-            )
+        if statement.decision == "approve" and len(told) >= _DECISIONS_AT_MOST:
+            raise _refused(f"{subject.uri} has {len(told)} decisions; register it anew")
 
     def _show_review(self, session: Session, about: Version, job: Job) -> None:
         row = self._get_sql_model_version(session, about.model, about.version)
+        subject = self.subject(session, about, job)
         tags.show_review(
             session,
             row,
-            self.subject(session, about, job),
+            subject,
             self.verdict(session, about, job),
-            records.decisions(session, about.workspace, job.artifact),
+            self._relevant(session, subject),
             records.last_decision(session, about.workspace, about.model, about.version),
         )
 
