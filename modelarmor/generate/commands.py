@@ -195,7 +195,7 @@ class Progress:
         self._started = time.monotonic()
         self._last = ""
 
-    def __call__(self, done: int, total: int, what: str) -> None:
+    def __call__(self, what: str) -> None:
         """Say what is being done (`modelarmor.generate.artifact.Progress`), in a model's words."""
         from modelarmor.generate.review.words import visible
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from modelarmor.generate.commands import Progress, fails, summary
 from modelarmor.generate.evidence import Evidence
 
