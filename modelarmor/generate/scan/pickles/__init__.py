@@ -1,0 +1,1 @@
+"""Pickles: what a stream of opcodes would import and call, told without doing it."""

@@ -1,0 +1,159 @@
+"""Unpacked bytes: in a file without a name, as few of them as the budget allows."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
+
+from modelarmor.generate.artifact.data import Data
+from modelarmor.generate.scan.budget import Budget
+
+_BLOCK: Final = 1 << 20
+_LZMA_MEMORY: Final = 256 << 20
+#: a stream that grows by more than this, and past `_SMALL`, is there to fill a disk
+_RATIO: Final = 2_000
+_SMALL: Final = 256 << 20
+
+
+class Unpackable(ValueError):
+    """A stream that cannot be unpacked, or only at too high a price; says why."""
+
+
+class Bomb(Unpackable):
+    """It grows without end."""
+
+
+class Spool:
+    """Data in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()
+        self.size = 0
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+        self.size += len(content)
+
+    def done(self) -> Self:
+        """What was written can be read."""
+        self._file.flush()
+        return self
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._file.fileno(), max(0, min(length, self.size - offset)), offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def unpack(kind: str, data: Data, budget: Budget) -> Spool:
+    """All that a compressed stream holds; what follows its end is left.
+
+    Args:
+        kind: ``gzip``, ``zlib``, ``deflate``, ``bz2``, ``xz``, ``lzma``, ``lz4`` or ``zstd``.
+        data: the stream.
+        budget: what it may cost.
+
+    Raises:
+        Unpackable: it is broken, grows too large, or there is no reader for it.
+    """
+    spool = Spool()
+    try:
+        for content in _chunks(kind, data):
+            if not budget.spend(len(content)):
+                raise Bomb("unpacking it takes more than the look may use")
+            if spool.size > _SMALL and spool.size > _RATIO * max(1, data.size):
+                raise Bomb(f"it grows to more than {_RATIO} times its size")
+            spool.write(content)
+        return spool.done()
+    except Bomb:
+        spool.close()
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, RuntimeError) as error:
+        spool.close()
+        raise Unpackable(f"{kind}: {error}"[:200]) from None
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _chunks(kind: str, data: Data) -> Iterator[bytes]:
+    make = _decompressor(kind)
+    machine: Any = make()
+    at = 0
+    pending = b""
+    while True:
+        if not pending:
+            pending = data.read(at, _BLOCK)
+            at += len(pending)
+        if isinstance(machine, _Zlib):
+            content, pending = machine.step(pending)
+        else:
+            content = machine.decompress(pending, _BLOCK)
+            pending = b""
+            while content and not machine.eof and not machine.needs_input:
+                yield content
+                content = machine.decompress(b"", _BLOCK)
+        if content:
+            yield content
+        if machine.eof:
+            # Another stream may follow in the same file: gzip's members, xz's streams.
+            pending = machine.unused_data + pending
+            if not pending:
+                pending = data.read(at, _BLOCK)
+                at += len(pending)
+            if not pending or pending[:2] != data.read(0, 2):
+                return
+            machine = make()
+        elif not pending and not content and at >= data.size:
+            raise EOFError("the stream ends too early")
+
+
+class _Zlib:
+    """zlib's decompressor, which keeps what it did not use, as the others are."""
+
+    def __init__(self, bits: int) -> None:
+        self._machine = zlib.decompressobj(bits)
+
+    @property
+    def eof(self) -> bool:
+        return self._machine.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._machine.unused_data
+
+    def step(self, content: bytes) -> tuple[bytes, bytes]:
+        made = self._machine.decompress(content, _BLOCK)
+        return made, self._machine.unconsumed_tail
+
+
+def _decompressor(kind: str) -> Callable[[], Any]:
+    if kind in ("gzip", "zlib", "deflate"):
+        bits = {"gzip": 31, "zlib": 15, "deflate": -15}[kind]
+        return lambda: _Zlib(bits)
+    if kind == "bz2":
+        return bz2.BZ2Decompressor
+    if kind == "xz":
+        return lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
+    if kind == "lzma":
+        return lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
+    if kind == "lz4":
+        try:
+            from lz4.frame import LZ4FrameDecompressor
+        except ImportError:
+            raise Unpackable("lz4 is read by the package lz4, which is not installed") from None
+        maker: Callable[[], Any] = LZ4FrameDecompressor
+        return maker
+    raise Unpackable(f"there is no reader for {kind} here")
