@@ -201,7 +201,7 @@ class _Session:
             talk = _Conversation(process, until)
             try:
                 for phase, sentence, request in self._phases(predictions, given):
-                    tell(0, 0, sentence)
+                    tell(sentence)
                     self.record.begin(phase, time.time())
                     _hear(talk.ask({"phase": phase, **request}), phase, heard)
                     meter.weigh()
