@@ -151,7 +151,7 @@ export class Actions {
           kernelId,
           seqs,
           entered.name,
-          entered.title
+          entered.title || entered.name
         );
         this._saved(kernelId, saved.name || entered.name, saved.directory);
         return;

@@ -3,7 +3,7 @@
 import { Notification } from '@jupyterlab/apputils';
 import { TranslationBundle } from '@jupyterlab/translation';
 
-import { operationOf, policyOf, resourceOf } from '../model/entry';
+import { operationOf, resourceOf } from '../model/entry';
 import { Notices } from '../model/notices';
 import { Store } from '../model/store';
 import { visible } from '../model/text';
@@ -11,7 +11,7 @@ import { IEntry } from '../model/wire';
 
 /** How long to wait for what comes together, in milliseconds. */
 const GATHER = 400;
-const MAX_LISTED = 3;
+const MAX_LISTED = 2;
 
 export class Notifier {
   constructor(
@@ -54,8 +54,8 @@ export class Notifier {
     const all = [...earlier, ...entries];
     const message = [
       trans.__(
-        'New in %1: %2',
-        visible(nameOf(kernelId), 60),
+        'Violation in %1: %2',
+        visible(tail(nameOf(kernelId), 30), 60),
         all.slice(0, MAX_LISTED).map(words).join('; ')
       ),
       all.length > MAX_LISTED
@@ -96,6 +96,16 @@ export class Notifier {
 }
 
 function words(entry: IEntry): string {
-  const parts = [operationOf(entry), resourceOf(entry), `(${policyOf(entry)})`];
-  return parts.map(part => visible(part, 60)).join(' ');
+  return [operationOf(entry), tail(resourceOf(entry), 36)]
+    .map(part => visible(part, 40))
+    .join(' ');
+}
+
+/** The end of a path tells more than its beginning; a notification has 140 characters. */
+function tail(text: string, length: number): string {
+  if (text.length <= length || !text.includes('/')) {
+    return text;
+  }
+  const end = text.slice(1 - length);
+  return `…${end.slice(Math.max(0, end.indexOf('/')))}`;
 }

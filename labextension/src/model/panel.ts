@@ -210,6 +210,7 @@ export class PanelModel implements IDisposable {
       if (!this._visible || !ids.includes(id)) {
         watch.dispose();
         this._watches.delete(id);
+        this.store.record(id)?.settle();
       }
     }
     const listings = new Map<string, Listing>();
@@ -223,6 +224,9 @@ export class PanelModel implements IDisposable {
       }
     }
     this._listings = listings;
+    if (this._selected && !listings.has(this._selected.kernelId)) {
+      this._selected = undefined;
+    }
     this._emit();
   }
 

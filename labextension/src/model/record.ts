@@ -135,6 +135,12 @@ export class KernelRecord {
     }
   }
 
+  /** Let go what was scrolled back to. */
+  settle(): void {
+    this._scrolledBack = 0;
+    this._trim(1);
+  }
+
   /** Forget everything: the record starts again from number 1. */
   reset(): void {
     this._entries = [];

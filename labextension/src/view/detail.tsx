@@ -55,6 +55,11 @@ export function Detail(props: {
     <section
       className="jp-ModelArmor-detail"
       aria-label={trans.__('The violation that is selected')}
+      onKeyDown={event => {
+        if (event.key === 'Escape') {
+          armor.panel.selected = undefined;
+        }
+      }}
     >
       <header>
         <h3>

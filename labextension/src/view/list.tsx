@@ -9,7 +9,7 @@ export interface IListProps<T extends { readonly key: string }> {
   readonly selected: string | undefined;
   readonly render: (item: T) => JSX.Element;
   readonly onSelect: (item: T) => void;
-  /** The end of the list came into view. */
+  /** The user scrolled to the end. */
   readonly onEnd: () => void;
   readonly footer?: JSX.Element;
 }
@@ -60,7 +60,8 @@ export function List<T extends { readonly key: string }>(
     anchor.current = index >= 0 ? { key: items[index].key, index } : undefined;
   });
 
-  const atEnd = height > 0 && end >= items.length;
+  // Only who scrolls asks for more: a short list of many repeats is not read back to its start.
+  const atEnd = top > 0 && end >= items.length;
   React.useEffect(() => {
     if (atEnd) {
       props.onEnd();

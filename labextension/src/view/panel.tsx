@@ -324,7 +324,7 @@ function Violations(props: IProps): JSX.Element {
     <div className="jp-ModelArmor-violations">
       <Filters {...props} />
       <Counts {...props} rows={rows} />
-      {rows.length === 0 ? (
+      {rows.length === 0 && !panel.hasOlder ? (
         <Nothing {...props} />
       ) : (
         <List
@@ -346,7 +346,12 @@ function Violations(props: IProps): JSX.Element {
           footer={
             panel.hasOlder ? (
               <p className="jp-ModelArmor-empty">
-                {trans.__('Reading older…')}
+                <button
+                  className="jp-ModelArmor-button"
+                  onClick={() => void panel.readOlder().catch(() => undefined)}
+                >
+                  {trans.__('Read older ones')}
+                </button>
               </p>
             ) : undefined
           }
@@ -390,7 +395,14 @@ function Filters(props: IProps): JSX.Element {
   const { armor, trans } = props;
   const { panel } = armor;
   const { filter } = panel;
+  const [open, setOpen] = React.useState(false);
   const choices = panel.choices();
+  const active = [
+    filter.operations.length,
+    filter.actions.length,
+    filter.severity,
+    filter.cell !== null
+  ].filter(Boolean).length;
   const one = (values: readonly string[]) => values[0] ?? '';
   return (
     <div
@@ -398,86 +410,107 @@ function Filters(props: IProps): JSX.Element {
       role="group"
       aria-label={trans.__('Filters')}
     >
-      <Select
-        label={trans.__('Kernels')}
-        value={panel.scope}
-        options={[
-          ['current', trans.__('This kernel')],
-          ['all', trans.__('All kernels')]
-        ]}
-        onChange={value => {
-          panel.scope = value === 'all' ? 'all' : 'current';
-        }}
-      />
-      <Select
-        label={trans.__('Operation')}
-        value={one(filter.operations)}
-        options={[
-          ['', trans.__('Any operation')],
-          ...choices.operations.map(named)
-        ]}
-        onChange={value => {
-          panel.filter = { ...filter, operations: value ? [value] : [] };
-        }}
-      />
-      <Select
-        label={trans.__('Action')}
-        value={one(filter.actions)}
-        options={[['', trans.__('Any action')], ...choices.actions.map(named)]}
-        onChange={value => {
-          panel.filter = { ...filter, actions: value ? [value] : [] };
-        }}
-      />
-      <Select
-        label={trans.__('Severity')}
-        value={String(filter.severity)}
-        options={[
-          ['0', trans.__('Any severity')],
-          ['5', trans.__('Severity 5 or more')],
-          ['8', trans.__('Severity 8 or more')]
-        ]}
-        onChange={value => {
-          panel.filter = { ...filter, severity: Number(value) };
-        }}
-      />
-      <Select
-        label={trans.__('Cell')}
-        value={filter.cell === null ? '' : String(filter.cell)}
-        options={[
-          ['', trans.__('Any cell')],
-          ...choices.cells.map((cell): [string, string] => [
-            String(cell),
-            cell ? trans.__('Cell [%1]', cell) : trans.__('Outside of cells')
-          ])
-        ]}
-        onChange={value => {
-          panel.filter = {
-            ...filter,
-            cell: value === '' ? null : Number(value)
-          };
-        }}
-      />
-      <Select
-        label={trans.__('Repetitions')}
-        value={panel.grouped ? 'together' : 'each'}
-        options={[
-          ['together', trans.__('Repeats together')],
-          ['each', trans.__('Each by itself')]
-        ]}
-        onChange={value => {
-          panel.grouped = value === 'together';
-        }}
-      />
-      <input
-        type="search"
-        className="jp-ModelArmor-search"
-        placeholder={trans.__('Search path, program, policy')}
-        aria-label={trans.__('Search path, program, policy')}
-        value={filter.text}
-        onChange={event => {
-          panel.filter = { ...filter, text: event.target.value.slice(0, 1000) };
-        }}
-      />
+      <div className="jp-ModelArmor-bar">
+        <Select
+          label={trans.__('Kernels')}
+          value={panel.scope}
+          options={[
+            ['current', trans.__('This kernel')],
+            ['all', trans.__('All kernels')]
+          ]}
+          onChange={value => {
+            panel.scope = value === 'all' ? 'all' : 'current';
+          }}
+        />
+        <input
+          type="search"
+          className="jp-ModelArmor-search"
+          placeholder={trans.__('Search path, program, policy')}
+          aria-label={trans.__('Search path, program, policy')}
+          value={filter.text}
+          onChange={event => {
+            panel.filter = {
+              ...filter,
+              text: event.target.value.slice(0, 1000)
+            };
+          }}
+        />
+        <button
+          className="jp-ModelArmor-button"
+          aria-expanded={open}
+          onClick={() => setOpen(!open)}
+        >
+          {active ? trans.__('Filters (%1)', active) : trans.__('Filters')}
+        </button>
+      </div>
+      {open && (
+        <>
+          <Select
+            label={trans.__('Operation')}
+            value={one(filter.operations)}
+            options={[
+              ['', trans.__('Any operation')],
+              ...choices.operations.map(named)
+            ]}
+            onChange={value => {
+              panel.filter = { ...filter, operations: value ? [value] : [] };
+            }}
+          />
+          <Select
+            label={trans.__('Action')}
+            value={one(filter.actions)}
+            options={[
+              ['', trans.__('Any action')],
+              ...choices.actions.map(named)
+            ]}
+            onChange={value => {
+              panel.filter = { ...filter, actions: value ? [value] : [] };
+            }}
+          />
+          <Select
+            label={trans.__('Severity')}
+            value={String(filter.severity)}
+            options={[
+              ['0', trans.__('Any severity')],
+              ['5', trans.__('Severity 5 or more')],
+              ['8', trans.__('Severity 8 or more')]
+            ]}
+            onChange={value => {
+              panel.filter = { ...filter, severity: Number(value) };
+            }}
+          />
+          <Select
+            label={trans.__('Cell')}
+            value={filter.cell === null ? '' : String(filter.cell)}
+            options={[
+              ['', trans.__('Any cell')],
+              ...choices.cells.map((cell): [string, string] => [
+                String(cell),
+                cell
+                  ? trans.__('Cell [%1]', cell)
+                  : trans.__('Outside of cells')
+              ])
+            ]}
+            onChange={value => {
+              panel.filter = {
+                ...filter,
+                cell: value === '' ? null : Number(value)
+              };
+            }}
+          />
+          <Select
+            label={trans.__('Repetitions')}
+            value={panel.grouped ? 'together' : 'each'}
+            options={[
+              ['together', trans.__('Repeats together')],
+              ['each', trans.__('Each by itself')]
+            ]}
+            onChange={value => {
+              panel.grouped = value === 'together';
+            }}
+          />
+        </>
+      )}
     </div>
   );
 }

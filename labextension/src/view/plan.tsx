@@ -5,8 +5,18 @@ import * as React from 'react';
 
 import { IApi } from '../model/api';
 import { visible } from '../model/text';
-import { IPlan, IPlannedRule, IState } from '../model/wire';
+import {
+  array,
+  IPlan,
+  IPlannedRule,
+  IState,
+  object,
+  text
+} from '../model/wire';
 import { Hostile } from './common';
+
+/** Limits that count bytes. */
+const BYTES: readonly string[] = ['memory', 'disk', 'file_size'];
 
 export function Plan(props: {
   kernelId: string;
@@ -64,6 +74,15 @@ export function Plan(props: {
       <p>
         <Hostile text={plan.egressNote || trans.__('Not limited')} />
       </p>
+      {array(plan.egress).length > 0 && (
+        <ul>
+          {array(plan.egress).map((rule, i) => (
+            <li key={i}>
+              <Hostile text={destination(rule, trans)} />
+            </li>
+          ))}
+        </ul>
+      )}
       <h4>{trans.__('Resources')}</h4>
       <dl>
         {Object.entries(plan.resources)
@@ -71,7 +90,7 @@ export function Plan(props: {
           .map(([name, value]) => (
             <React.Fragment key={name}>
               <dt>{visible(name)}</dt>
-              <dd>{visible(plain(value))}</dd>
+              <dd>{visible(quantity(name, value))}</dd>
             </React.Fragment>
           ))}
       </dl>
@@ -122,8 +141,38 @@ function Rules(props: {
   );
 }
 
-function plain(value: unknown): string {
-  return typeof value === 'string' || typeof value === 'number'
-    ? String(value)
-    : JSON.stringify(value);
+function destination(rule: unknown, trans: TranslationBundle): string {
+  const { cidr, except, ports } = object(rule);
+  const holes = array(except).map(hole => text(hole));
+  return [
+    text(cidr) || trans.__('anywhere'),
+    holes.length > 0 && trans.__('but for %1', holes.join(', ')),
+    array(ports)
+      .map(port =>
+        array(port)
+          .map(part => text(part))
+          .filter(Boolean)
+          .join(' ')
+      )
+      .join(', ')
+  ]
+    .filter(Boolean)
+    .join(' · ');
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+/** A limit for people: what counts bytes is in the thousands of millions. */
+function quantity(name: string, value: unknown): string {
+  if (typeof value !== 'number') {
+    return text(value) || JSON.stringify(value);
+  }
+  let amount = value;
+  let unit = 0;
+  while (BYTES.includes(name) && amount >= 1024 && unit < UNITS.length - 1) {
+    amount /= 1024;
+    unit++;
+  }
+  const shown = Number(amount.toFixed(1)).toLocaleString();
+  return BYTES.includes(name) ? `${shown} ${UNITS[unit]}` : shown;
 }

@@ -71,10 +71,15 @@ export function Row(props: {
   );
 }
 
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+  hourCycle: 'h23'
+});
+
 /** The time of day where the user is. */
 export function clock(time: string): string {
   const date = new Date(time);
-  return Number.isNaN(date.getTime())
-    ? visible(time, 40)
-    : date.toLocaleTimeString();
+  return Number.isNaN(date.getTime()) ? visible(time, 40) : CLOCK.format(date);
 }
