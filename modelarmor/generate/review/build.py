@@ -14,7 +14,8 @@ from modelarmor.generate.evidence import (
     Severity,
     Voice,
 )
-from modelarmor.policy.decide import Operation
+from modelarmor.generate.synthesize import benign
+from modelarmor.policy.decide import Operation, baseline_allows
 from modelarmor.sandbox.plan import describe_rule
 
 from .changes import changes
@@ -121,12 +122,14 @@ def _counts(found: Iterable[Finding]) -> dict[Severity, int]:
 def _refusals(evidence: Evidence, policies: Policies) -> Iterator[Refusal]:
     if evidence.observation is None:
         return
-    expected = {_essence(event.operation) for event in evidence.expected_denials}
     merged: dict[tuple[str, str, bool], tuple[set[str], int]] = {}
     for event in evidence.observation.events:
         decision = policies.decide(event.operation)
         if decision.verdict == "block":
-            known = _essence(event.operation) in expected
+            known = any(
+                benign.resembles(expected.operation, event.operation)
+                for expected in evidence.expected_denials
+            )
             key = operation(event.operation), decision.why, known
             phases, count = merged.get(key, (set(), 0))
             merged[key] = phases | {event.phase}, count + event.count
@@ -138,14 +141,6 @@ def _refusals(evidence: Evidence, policies: Policies) -> Iterator[Refusal]:
             why=path_as_written(why.replace(" /${", " ${")),
             expected=known,
         )
-
-
-def _essence(op: Operation) -> tuple[str, ...]:
-    """What an operation is about, apart from the circumstances."""
-    return (
-        op.kind, op.path, op.dns, op.capability, op.syscall,
-        *((op.family, op.socket_type, op.protocol) if op.kind == "network" else ()),
-    )  # fmt: skip
 
 
 def _coverage(observation: Observation | None) -> Iterator[Coverage]:
@@ -199,6 +194,8 @@ def _policy_points(
             said = f"It may {open_kinds[capability.ability]} what no rule names. "
             yield Point(severity="high", what=said + capability.otherwise, section="permits")
         idle = [grant.subject for grant in capability.grants if grant.unobserved]
+        if capability.ability == "write":  # devices that the posture leaves to everybody
+            idle = [path for path in idle if not _is_harmless(path)]
         if idle and capability.ability in ("exec", "write", "network", "capabilities"):
             said = f"Granted and never observed ({capability.ability}): {', '.join(idle)}"
             yield Point(severity="low", what=said, section="permits")
@@ -207,6 +204,10 @@ def _policy_points(
     ):
         said = f"{number(unexplained, 'rule has', 'rules have')} no reason"
         yield Point(severity="low", what=said, section="reasons")
+
+
+def _is_harmless(path: str) -> bool:
+    return path.startswith("/") and baseline_allows(Operation("write", path))
 
 
 def _finding_points(findings: Iterable[Finding]) -> Iterator[Point]:

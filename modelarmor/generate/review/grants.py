@@ -181,7 +181,7 @@ class _View:
         meaning = place(rule.value) if isinstance(rule, PathRule) else ""
         return Grant(
             subject=subject,
-            meaning=meaning or (reason.what if reason else ""),
+            meaning=meaning or (reason.what.partition(": ")[0] if reason else ""),
             limits=limits,
             observed=self._uses.get((id(rule), ability), 0) if self._observed else None,
             reason=reason_in_words(reason),

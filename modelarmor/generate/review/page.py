@@ -155,7 +155,7 @@ def _verdict(verdict: Verdict) -> Html:
     if counts:
         says = counts if verdict.standing == "findings" else f"{says}; {counts}"
     notes = []
-    if verdict.inspected is not None:
+    if verdict.inspected:
         notes.append(f"{number(verdict.inspected, 'file')} looked into")
     if verdict.note:
         notes.append(verdict.note)

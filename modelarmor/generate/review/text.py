@@ -85,7 +85,7 @@ class _Text:
         for verdict in verdicts:
             name = visible(" ".join(filter(None, (verdict.name, verdict.version))))
             says = self._paint(_standing(verdict), _COLOURS[verdict.standing])
-            looked = "" if verdict.inspected is None else number(verdict.inspected, "file")
+            looked = number(verdict.inspected, "file") if verdict.inspected else ""
             facts = ", ".join(filter(None, (looked, visible(verdict.note))))
             yield f"  {name:<24} {says}" + (f"  ({facts})" if facts else "")
 
