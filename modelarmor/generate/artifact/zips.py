@@ -54,7 +54,7 @@ class Directory:
     """The members, and what is odd about the archive."""
 
     entries: list[Entry] = field(default_factory=list)
-    #: (rule, sentence, worth): each a reason for two readers to disagree
+    #: (rule, sentence): each a reason for two readers to disagree
     problems: list[tuple[str, str]] = field(default_factory=list)
     #: bytes in front of the archive
     prefix: int = 0
@@ -305,5 +305,8 @@ def _check_layout(data: Data, directory: Directory, central: int) -> None:
 
 def _note_gap(data: Data, directory: Directory, start: int, stop: int) -> None:
     hidden = LOCAL in data.read(start, min(stop - start, _CHUNK))
-    what = "with a member that the directory does not list" if hidden else "that no member owns"
-    directory.problem("zip-gap", f"{stop - start} bytes at {start} {what}")
+    if hidden:
+        what = "a member that the directory does not list, for whoever reads from the front"
+        directory.problem("zip-hidden", f"at {start}: {what}")
+    else:
+        directory.problem("zip-gap", f"{stop - start} bytes at {start} that no member owns")

@@ -26,6 +26,7 @@ _PROBLEMS: Final[dict[str, tuple[Severity, str]]] = {
     "zip-overlap": ("high", "Members of an archive share bytes"),
     "zip-prefix": ("medium", "Something stands in front of an archive"),
     "zip-gap": ("medium", "An archive has bytes that no member owns"),
+    "zip-hidden": ("high", "An archive hides a member"),
     "zip-malformed": ("medium", "An archive is malformed"),
     "zip-name": ("medium", "A member of an archive has an odd name"),
     "zip-too-large": ("high", "An archive has more members than are looked at"),

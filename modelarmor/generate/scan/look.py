@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from modelarmor.generate.artifact import formats, mlmodel, own
+from modelarmor.generate.artifact import formats, mlmodel, own, zips
 from modelarmor.generate.artifact.data import Data, FileData, MemoryData, NotRegular
 from modelarmor.generate.artifact.tree import BLOCK, Entry, TreeDigest, walk
 from modelarmor.generate.scan import (
@@ -33,7 +33,7 @@ from modelarmor.generate.scan import (
 )
 from modelarmor.generate.scan.budget import Budget, OutOfTime
 from modelarmor.generate.scan.pickles import look as pickles
-from modelarmor.generate.scan.report import EXECUTE, NATIVE, Report
+from modelarmor.generate.scan.report import EVADE, EXECUTE, NATIVE, Report
 
 _MAX_DEPTH: Final = 6
 _SMALL: Final = 1 << 20
@@ -53,6 +53,7 @@ _DATA: Final = frozenset({
     "catboost", "lightgbm", "xgboost-ubj", "xgboost-json", "xgboost-binary", "parquet", "arrow",
     "png", "jpeg", "empty",
 })  # fmt: skip
+_ZIPS: Final = frozenset({"zip", "torch", "torchscript", "pt2", "keras", "skops", "npz"})
 _TEXT: Final = frozenset({"json", "yaml", "text", "toml", "jinja", "xml", "script", "notebook"})
 _SOURCES: Final = re.compile(r".*\.(py|pyw|pyx|pyi)", re.IGNORECASE)
 _TORCHSCRIPT_ACTS: Final = re.compile(
@@ -101,8 +102,8 @@ class Look:
                 if "look's" in str(error):
                     self._give_up(entries[number + 1 :])
                     return
-            except (RecursionError, MemoryError) as error:
-                self.report.incomplete(entry.path, f"it made us fail: {error!r}", "high")
+            except Exception as error:  # whatever a file does to a reader, the others get their turn
+                self.report.incomplete(entry.path, f"it made the look fail: {error!r}", "high")
         for file, count in self.report.overflowed.items():
             self.report.incomplete(file, f"{count} findings, of which some are left out", "high")
 
@@ -180,8 +181,25 @@ class Look:
         found = pickles.look(
             self.report, data, location, expected=expected, tick=self._budget.tick, torch=torch
         )
-        if not self._by_kind(base, data, location, name, depth, around) and not found:
+        known = self._by_kind(base, data, location, name, depth, around)
+        behind = base not in _ZIPS and self._archive_behind(data, location, depth)
+        if not (known or found or behind):
             self._unknown(data, location, name, around)
+
+    def _archive_behind(self, data: Data, location: str, depth: int) -> bool:
+        """A zip archive is found by its end, so anything can stand in front of one."""
+        directory = zips.read(data)
+        if directory is None or not any(entry.start >= 0 for entry in directory.entries):
+            return False
+        self.report.add("polyglot", "high", "It is an archive as well as what it begins as",
+                        location=location, techniques=EVADE,
+                        detail="loaders that look for the end of an archive take it for one")  # fmt: skip
+
+        def member(inner: Data, where: str, called: str) -> None:
+            self.look(inner, where, called, depth + 1, formats.kind_of_zip(directory.names))
+
+        archives.look_zip(self.report, data, location, self._budget, member)
+        return True
 
     def _probe(self, data: Data, location: str) -> None:
         """Whether something is a pickle too."""
@@ -196,7 +214,7 @@ class Look:
         def member(inner: Data, where: str, called: str) -> None:
             self.look(inner, where, called, depth + 1, kind)
 
-        if kind in ("zip", "torch", "torchscript", "pt2", "keras", "skops", "npz"):
+        if kind in _ZIPS:
             archives.look_zip(report, data, location, budget, member)
             report.inspected.add(location)
         elif kind in formats.COMPRESSED:

@@ -109,7 +109,7 @@ def _chunks(kind: str, data: Data) -> Iterator[bytes]:
             yield content
         if machine.eof:
             # Another stream may follow in the same file: gzip's members, xz's streams.
-            pending = machine.unused_data + pending
+            pending = (machine.unused_data or b"") + pending
             if not pending:
                 pending = data.read(at, _BLOCK)
                 at += len(pending)
