@@ -44,7 +44,7 @@ def generate(
         ProfileError: the model lies where its directory would grant the home directory.
     """
     with open_model(source, progress=progress) as model:
-        looked = scan(model.root, model.artifact)
+        looked = scan(model.root, model.artifact, progress=progress)
         observation = None
         if run:
             observation = _observed(

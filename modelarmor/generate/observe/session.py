@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +39,6 @@ _MAX_ANSWER: Final = 1 << 16
 #: of what it prints so much is kept, its end
 _MAX_OUTPUT: Final = 1 << 20
 _MAX_ERROR: Final = 2000
-
-
-_Tell = Callable[[int, int, str], None]
 
 
 class Model(Protocol):
@@ -94,7 +91,7 @@ def observe(
         FileNotFoundError: there is no Python in ``prefix``.
         ProfileError: the model's directory or the environment contains the home directory.
     """
-    tell: _Tell = progress or (lambda *_: None)
+    tell = progress or (lambda _: None)
     environment = Path(sys.prefix) if prefix is None else prefix
     scratch = Path(tempfile.mkdtemp(prefix="modelarmor-observation-")).resolve()
     try:
@@ -180,7 +177,7 @@ class _Session:
         )
 
     def run(
-        self, tell: _Tell, *, timeout: float, predictions: int, given: Any
+        self, tell: Progress, *, timeout: float, predictions: int, given: Any
     ) -> tuple[_Heard, Usage, bytes]:
         heard = _Heard()
         until = time.monotonic() + timeout
