@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
@@ -280,14 +281,16 @@ def fails(severities: Sequence[str], threshold: str) -> bool:
 def _evidence_of(subject: str) -> Evidence:
     """The evidence that a file holds, or that of the model that it names."""
     path = Path(subject)
-    if path.suffix == ".json" and path.is_file():
-        try:
-            return _read_evidence(path)
-        except EvidenceError:
-            # An XGBoost model is JSON too; what says of itself that it is evidence is not one.
-            if b'"artifact"' in path.read_bytes()[:MAX_BYTES]:
-                raise
-    return _generate(subject)
+    return _read_evidence(path) if _is_evidence(path) else _generate(subject)
+
+
+def _is_evidence(path: Path) -> bool:
+    """Whether a file says of itself that it is evidence; an XGBoost model is JSON too."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        # Keys are sorted, and "artifact" is the first.
+        return re.match(rb'\s*\{\s*"(artifact|format)"\s*:', file.read(4096)) is not None
 
 
 def _read_evidence(path: Path) -> Evidence:
@@ -342,7 +345,7 @@ def _add_compliance(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
 def _compliance(arguments: argparse.Namespace) -> int:
     from modelarmor.generate.compliance import as_html, as_json, as_text, assess, subjects
 
-    bare = [path for path in arguments.subjects if path.suffix != ".json"]
+    bare = [path for path in arguments.subjects if not _is_evidence(path)]
     found = [
         subjects.of_evidence(_read_evidence(path))
         for path in arguments.subjects

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from modelarmor.generate.review.markup import NOTHING, Html, document, element, join, text
 from modelarmor.generate.review.page import SHEET
-from modelarmor.generate.review.words import visible
+from modelarmor.generate.review.words import number, visible
 
 from .assess import STATUSES, Assessment, Proof, Report, Result
 
@@ -246,7 +246,7 @@ def _result(result: Result) -> Html:
         element("ul", *(_proof(proof) for proof in failed), class_="grants") if failed else NOTHING,
         element(
             "details",
-            element("summary", f"{len(held)} shown"),
+            element("summary", f"{number(len(held), 'answer')} as it should be"),
             element("ul", *(_proof(proof) for proof in held), class_="grants"),
         )
         if held
