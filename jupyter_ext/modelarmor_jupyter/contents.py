@@ -187,8 +187,8 @@ class StrictContentsManager(_InTree, AsyncLargeFileManager):  # type: ignore[mis
         return StrictCheckpoints(parent=self, log=self.log)
 
     @default("files_handler_params")
-    def _no_parameters(self) -> dict[str, Any]:
-        return {}
+    def _own_files_handler_params(self) -> dict[str, Any]:
+        return {"path": self.root_dir}  # asked for by a base class, and used by nobody
 
     @property
     def tree(self) -> Tree:  # type: ignore[override]

@@ -256,6 +256,15 @@ class User:
             self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
             self.wait_for_kernel()
 
+    def open_in_tab(self, name: str, address: str = "/files/") -> Page:
+        """Open a file below an address of the server in a tab of its own, as the menus do."""
+        url = self.page.evaluate(
+            "name => jupyterapp.serviceManager.contents.getDownloadUrl(name)", name
+        )
+        page = self.context.new_page()
+        page.goto(url.replace("/files/", address))
+        return page
+
     def open_launcher(self) -> None:
         """Open JupyterLab with nothing but its launcher."""
         self.page.goto(f"{self.lab.url}lab?reset", wait_until="domcontentloaded")
@@ -295,6 +304,19 @@ class User:
     def run_all(self) -> None:
         """Run all cells of the notebook in front and wait until they are done."""
         self.command("notebook:run-all-cells")
+
+    def execute(self, code: str) -> None:
+        """Replace what the active cell of the notebook says by `code` and run it."""
+        self.page.evaluate(
+            """async code => {
+                const main = [...jupyterapp.shell.widgets('main')];
+                const panel = main.find(widget => widget.content?.activeCell);
+                jupyterapp.shell.activateById(panel.id);
+                panel.content.activeCell.model.sharedModel.setSource(code);
+                await jupyterapp.commands.execute('notebook:run-cell');
+            }""",
+            code,
+        )
 
     def outputs(self) -> list[str]:
         """The text of each output in the notebook in front."""
