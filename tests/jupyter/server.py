@@ -180,6 +180,20 @@ class RemoteKernel:
         path = f"modelarmor/api/kernels/{self.id}/alerts"
         return self.server.get(path, after=after, limit=limit)
 
+    def about(self, resource: str, action: str = "") -> list[Any]:
+        """The entries of the record about a resource, once there is one: a moment later."""
+        deadline = time.monotonic() + 20
+        while True:
+            found = [
+                item
+                for item in self.alerts()["alerts"]
+                if resource in item["alert"].get("Resource", "")
+                and action in item["alert"]["Action"]
+            ]
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"nothing about {resource} was recorded"
+
     def _send(self, msg_type: str, msg_id: str, content: dict[str, Any]) -> None:
         header = {
             "msg_id": msg_id,

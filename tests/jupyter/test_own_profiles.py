@@ -50,10 +50,7 @@ def _own(home: Home, name: str) -> tuple[Path, Path]:
 def _try(kernel: RemoteKernel, code: str, resource: str) -> int:
     """Run `code`; the number of the alert about `resource`."""
     kernel.run(f"try:\n    {code}\nexcept OSError: pass")
-    found = [item for item in kernel.alerts()["alerts"]
-             if resource in item["alert"].get("Resource", "")]  # fmt: skip
-    assert found, kernel.alerts()
-    return int(found[-1]["seq"])
+    return int(kernel.about(resource)[-1]["seq"])
 
 
 def _explain(kernel: RemoteKernel, seq: int) -> Any:
@@ -176,6 +173,7 @@ def test_a_recording_becomes_a_profile_that_permits_it_and_nothing_that_was_bloc
     kernel.run(steal)
     _restart(kernel, record=True)
     assert kernel.run(work).said.strip() == "done"
+    kernel.about("out.txt", "Audit")
     kernel.run(steal)
 
     ask = {"kernel_id": kernel.id, "seqs": None}

@@ -36,7 +36,7 @@ def test_a_kernel_restarts_under_another_profile_and_keeps_its_record(server: Se
     with server.kernel(CONFINED) as kernel:
         assert "Error" not in kernel.run(write).said
         kernel.run("try: open('/etc/shadow')\nexcept OSError: pass")
-        before = kernel.alerts()["last"]
+        before = kernel.about("/etc/shadow")[-1]["seq"]
 
         state = _restart(kernel, {"profile": "untrusted-model"})
 
@@ -69,8 +69,7 @@ def test_record_mode_lets_things_happen_records_them_and_holds_block_rules(
         assert state["posture"] == {"file": "audit", "network": "audit", "capabilities": "audit"}
         assert kernel.run(read).said.strip() == "1,2"
         assert "PermissionError" in kernel.run(key).said
-        alerts = [item["alert"] for item in kernel.alerts()["alerts"]]
-        [recorded] = [a for a in alerts if a["Resource"] == str(data) and a["Action"] == "Audit"]
+        [recorded] = (item["alert"] for item in kernel.about(str(data), "Audit"))
         assert recorded["PolicyName"] == "DefaultPosture"
 
         # a restart by the menu keeps what was switched on, and the next request ends it
@@ -190,7 +189,6 @@ def test_a_kernel_that_cannot_live_under_a_profile_goes_back_to_the_former(
         "spec:\n  action: Allow\n  file: {matchDirectories: [{dir: /srv/, recursive: true}]}\n"
     )
     with server.kernel(CONFINED) as kernel:
-        before = kernel.alerts()["last"]
         answer = server.post(f"modelarmor/api/kernels/{kernel.id}/restart", {"profile": "broken"})
 
         assert answer.status_code == 500
@@ -198,4 +196,3 @@ def test_a_kernel_that_cannot_live_under_a_profile_goes_back_to_the_former(
         assert server.get(f"modelarmor/api/kernels/{kernel.id}")["profile"]["name"] == "notebook"
         kernel.reconnect()
         assert kernel.run("print(1)").said.strip() == "1"
-        assert kernel.alerts()["last"] > before

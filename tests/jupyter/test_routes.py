@@ -56,6 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Serv
 def kernel(server: Server) -> Iterator[RemoteKernel]:
     with server.kernel(CONFINED) as kernel:
         kernel.run("try: open('/etc/shadow')\nexcept OSError: pass")
+        kernel.about("/etc/shadow")
         yield kernel
 
 
@@ -215,16 +216,17 @@ def test_the_documented_examples_are_what_the_routes_answer(server: Server) -> N
     (server.runtime.parent / "data.csv").write_text("1")
     with server.kernel(CONFINED, "work/documented.ipynb") as kernel:
         kernel.run(f"try: open({str(server.runtime.parent / 'data.csv')!r})\nexcept OSError: pass")
-        page = kernel.alerts(after=kernel.alerts()["last"] - 1)
+        page = kernel.alerts(after=kernel.about("data.csv")[0]["seq"] - 1)
         of = f"modelarmor/api/kernels/{kernel.id}"
-        ask = {"kernel_id": kernel.id, "seqs": [page["last"]]}
+        seq = page["alerts"][0]["seq"]
+        ask = {"kernel_id": kernel.id, "seqs": [seq]}
         [state] = [s for s in server.get("modelarmor/api/kernels") if s["kernel_id"] == kernel.id]
         real = {
             "GET kernels": [state],
             "GET kernels/{id}": server.get(of),
             "GET kernels/{id}/alerts": page,
             "GET kernels/{id}/alerts/{seq}/explanation": server.get(
-                f"{of}/alerts/{page['last']}/explanation"
+                f"{of}/alerts/{seq}/explanation"
             ),
             "GET profiles": server.get("modelarmor/api/profiles"),
             "GET profiles/{name}": server.get("modelarmor/api/profiles/notebook"),
