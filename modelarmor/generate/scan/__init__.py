@@ -1,8 +1,8 @@
 """What is said of a model before it is loaded: our own fail-closed look, and others' scanners.
 
-The look (`look`) reads every file for what could run; the voices (`voices`) are scanners that others
-keep. Both run confined (`confine`). Their findings stand side by side with who says so; nobody's
-silence is a pass.
+The look (`look`) reads every file for what could run; the voices (`voices`) are scanners that
+others keep. Both run confined (`confine`). Their findings stand side by side with who says so;
+nobody's silence is a pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from modelarmor import __version__
 from modelarmor.generate.evidence import SEVERITIES, Artifact, Finding, Scan, Voice
-from modelarmor.generate.scan import confine, voices as scanners
+from modelarmor.generate.scan import confine
+from modelarmor.generate.scan import voices as scanners
 from modelarmor.generate.scan.report import EVADE, WRITE, clip
 
 __all__ = ["VOICES", "scan"]
@@ -99,7 +100,7 @@ class _Merged:
                 detail=detail,
                 source=source,
                 techniques=EVADE,
-            )  # fmt: skip
+            )
         )
 
     def incomplete(self, voice: Voice, severity: Any = "medium") -> None:
@@ -127,8 +128,8 @@ class _Merged:
     def _weighed(self) -> Iterator[Finding]:
         """Critical is what runs something dangerous by evidence.
 
-        Where our look read a file to its end and saw nothing run, another's word is `high`: often it
-        is about code that the format carries by design.
+        Where our look read a file to its end and saw nothing run, another's word is `high`: often
+        it is about code that the format carries by design.
         """
         ours = {
             re.split(r"[:!]", finding.location)[0]
@@ -215,7 +216,7 @@ class _Said:
                     title="The look said nonsense",
                     location=self.file,
                     techniques=EVADE,
-                )  # fmt: skip
+                )
             )
 
 
@@ -249,7 +250,7 @@ def _ask(merged: _Merged, scanner: scanners.Scanner, root: Path, seconds: float)
                 status="incomplete",
                 inspected=said.inspected,
                 note=said.note,
-            )  # fmt: skip
+            )
         )
     else:
         merged.voices.append(
@@ -258,5 +259,5 @@ def _ask(merged: _Merged, scanner: scanners.Scanner, root: Path, seconds: float)
                 version=scanner.version,
                 status="complete",
                 inspected=said.inspected,
-            )  # fmt: skip
+            )
         )

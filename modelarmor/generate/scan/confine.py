@@ -1,7 +1,7 @@
 """A scanner's own sandbox: it sees the model and its Python environment, and can reach nothing.
 
-What a scanner reads is hostile, and scanners have bugs of their own; so has ours. Each runs under the
-profile ``untrusted-model``: the model read-only, no network, no programs but the interpreter, a
+What a scanner reads is hostile, and scanners have bugs of their own; so has ours. Each runs under
+the profile ``untrusted-model``: the model read-only, no network, no programs but the interpreter, a
 private scratch directory, and an end that it does not choose.
 """
 

@@ -1,7 +1,7 @@
 """HDF5: Keras's older format, and the weights of its newer one.
 
-The library reads it where it is installed (h5py); this runs confined. Without it, configurations are
-still found by their bytes, and the file counts as not looked into to its end.
+The library reads it where it is installed (h5py); this runs confined. Without it, configurations
+are still found by their bytes, and the file counts as not looked into to its end.
 """
 
 from __future__ import annotations

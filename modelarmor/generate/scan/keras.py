@@ -131,7 +131,8 @@ def _look_object(report: Report, node: dict[str, Any], kind: str, location: str)
                    " safe_mode=False", techniques=CARRIES)  # fmt: skip
     elif kind in _GRAPH_CLASSES:
         report.add("keras-foreign-model", "high", f"A layer ({kind}) loads a model from a path",
-                   location=location, detail=json.dumps(config)[:300], techniques=EXECUTE)  # fmt: skip
+                   location=location, detail=json.dumps(config)[:300],
+                   techniques=EXECUTE)  # fmt: skip
     elif _FETCHES.fullmatch(named) or ".get_file" in named:
         report.add("keras-fetch", "critical", "It names a function that fetches or reads files",
                    location=location, detail=path, techniques=EXECUTE)  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +54,8 @@ _DATA: Final = frozenset({
     "png", "jpeg", "empty",
 })  # fmt: skip
 _ZIPS: Final = frozenset({"zip", "torch", "torchscript", "pt2", "keras", "skops", "npz"})
+#: what a file with a pickle's name may be instead
+_CONTAINERS: Final = _ZIPS | formats.COMPRESSED | {"tar", "npy", "hdf5", "empty"}
 _TEXT: Final = frozenset({"json", "yaml", "text", "toml", "jinja", "xml", "script", "notebook"})
 _SOURCES: Final = re.compile(r".*\.(py|pyw|pyx|pyi)", re.IGNORECASE)
 _TORCHSCRIPT_ACTS: Final = re.compile(
@@ -61,6 +63,18 @@ _TORCHSCRIPT_ACTS: Final = re.compile(
     rb"ops\.(?!prim|aten|quantized|torchvision|prims|_quantized|mkldnn_prepacked)\w+\.\w+)"
 )
 _TFLITE_ACTS: Final = re.compile(rb"Flex(ReadFile|WriteFile|PyFunc|EagerPyFunc|MatchingFiles|LMDB)")
+
+
+_READERS: Final[Mapping[str, Callable[[Report, Data, str, Budget], None]]] = {
+    "npy": arrays.look_npy,
+    "safetensors": lambda report, data, location, _: arrays.look_safetensors(
+        report, data, location
+    ),
+    "hdf5": hdf5.look,
+    "onnx": onnx.look,
+    "saved-model": tensorflow.look,
+    "gguf": gguf.look,
+}
 
 
 class Look:
@@ -102,7 +116,9 @@ class Look:
                 if "look's" in str(error):
                     self._give_up(entries[number + 1 :])
                     return
-            except Exception as error:  # whatever a file does to a reader, the others get their turn
+            except (
+                Exception
+            ) as error:  # whatever a file does to a reader, the others get their turn
                 self.report.incomplete(entry.path, f"it made the look fail: {error!r}", "high")
         for file, count in self.report.overflowed.items():
             self.report.incomplete(file, f"{count} findings, of which some are left out", "high")
@@ -176,11 +192,11 @@ class Look:
         kind = formats.format_of(data, name)
         base = kind.partition("+")[0]
         torch = around in ("torch", "torchscript", "pt2")
-        expected = bool(_PICKLE_NAME.fullmatch(name)) and base in ("binary", "pickle", "joblib",
-                                                                   "torch-legacy")  # fmt: skip
+        expected = bool(_PICKLE_NAME.fullmatch(name)) and base not in _CONTAINERS
         found = pickles.look(
-            self.report, data, location, expected=expected, tick=self._budget.tick, torch=torch
-        )
+            self.report, data, location, expected=expected, tick=self._budget.tick,
+            torch=torch, script=around == "torchscript",
+        )  # fmt: skip
         known = self._by_kind(base, data, location, name, depth, around)
         behind = base not in _ZIPS and self._archive_behind(data, location, depth)
         if not (known or found or behind):
@@ -193,7 +209,8 @@ class Look:
             return False
         self.report.add("polyglot", "high", "It is an archive as well as what it begins as",
                         location=location, techniques=EVADE,
-                        detail="loaders that look for the end of an archive take it for one")  # fmt: skip
+                        detail="loaders that look for an archive's end take it for one",
+                        )  # fmt: skip
 
         def member(inner: Data, where: str, called: str) -> None:
             self.look(inner, where, called, depth + 1, formats.kind_of_zip(directory.names))
@@ -214,6 +231,8 @@ class Look:
         def member(inner: Data, where: str, called: str) -> None:
             self.look(inner, where, called, depth + 1, kind)
 
+        if name == "saved_model.pb":
+            kind = "saved-model"
         if kind in _ZIPS:
             archives.look_zip(report, data, location, budget, member)
             report.inspected.add(location)
@@ -223,34 +242,26 @@ class Look:
             report.inspected.add(location)
         elif kind == "tar":
             archives.look_tar(report, data, location, budget, member)
-        elif kind == "npy":
-            arrays.look_npy(report, data, location, budget)
-        elif kind == "safetensors":
-            arrays.look_safetensors(report, data, location)
-        elif kind == "hdf5":
-            hdf5.look(report, data, location, budget)
-        elif kind == "onnx":
-            onnx.look(report, data, location, budget)
-        elif kind == "saved-model" or name == "saved_model.pb":
-            tensorflow.look(report, data, location, budget)
-        elif kind == "gguf":
-            gguf.look(report, data, location, budget)
+        elif kind in _READERS:
+            _READERS[kind](report, data, location, budget)
         elif kind == "tflite":
             self._search(data, location, _TFLITE_ACTS, "tf-read-op", "An operation reaches outside")
-        elif kind in _NATIVE:
-            report.add("native-code", "high", "It carries code for a machine", location=location,
-                       detail=kind, techniques=NATIVE)  # fmt: skip
-            report.inspected.add(location)
-        elif kind in _DATA:
-            report.inspected.add(location)
         elif kind == "python" or _SOURCES.fullmatch(name):
             self._source(data, location, name, around)
         elif kind in _TEXT:
             self._text(kind, data, location, name, around)
-        elif kind in ("pickle", "joblib", "torch-legacy"):
-            return True  # looked at before
         else:
-            return False
+            return self._plainly(kind, location)
+        return True
+
+    def _plainly(self, kind: str, location: str) -> bool:
+        """What needs no reader."""
+        if kind in _NATIVE:
+            self.report.add("native-code", "high", "It carries code for a machine",
+                            location=location, detail=kind, techniques=NATIVE)  # fmt: skip
+        elif kind not in _DATA:
+            return kind in ("pickle", "joblib", "torch-legacy")  # looked at before
+        self.report.inspected.add(location)
         return True
 
     def _source(self, data: Data, location: str, name: str, around: str) -> None:

@@ -26,7 +26,8 @@ _KERAS_MODULES: Final = frozenset({"keras", "tensorflow.keras", "tf_keras", "tf.
 _PATHS: Final = frozenset({
     "model_path", "data", "pickled_model", "model_data", "code", "python_model", "artifact_path",
     "model_binary", "saved_model_dir", "tokenizer", "preprocessor", "components", "loader_arg",
-    "persist_dir", "loader_fn", "agent", "tools", "model_code_path", "model_config", "conda", "virtualenv",
+    "persist_dir", "loader_fn", "agent", "tools", "model_code_path", "model_config", "conda",
+    "virtualenv",
     "engine_config", "input_example", "artifact", "path",
 })  # fmt: skip
 _MAX_NODES: Final = 100_000
@@ -71,13 +72,17 @@ def look(report: Report, content: bytes, location: str, paths: set[str]) -> mlmo
     for name, flavor in model.flavors.items():
         _look_flavor(report, name, flavor, location)
     for key, path in _paths(model.fields):
-        if path.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", path):
-            if key != "model_code_path":  # MLflow keeps where the script came from there
-                report.add("mlmodel-traversal", "high", "MLmodel names a path outside of the model",
-                           location=location, detail=f"{key}: {path[:200]}",
-                           techniques=HIJACK)  # fmt: skip
+        # MLflow keeps in model_code_path where the script came from
+        if key != "model_code_path" and _leads_out(path):
+            report.add("mlmodel-traversal", "high", "MLmodel names a path outside of the model",
+                       location=location, detail=f"{key}: {path[:200]}",
+                       techniques=HIJACK)  # fmt: skip
     report.inspected.add(location)
     return model
+
+
+def _leads_out(path: str) -> bool:
+    return path.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", path)
 
 
 def _look_loader(report: Report, model: mlmodel.MLmodel, location: str) -> None:

@@ -110,7 +110,8 @@ def _tell(report: Report, found: _Found, location: str) -> None:
     for domain, operator in sorted(found.operators):
         if _PYTHON.fullmatch(operator):
             report.add("onnx-python-op", "critical", "An operator runs Python code",
-                       location=location, detail=f"{domain}.{operator}", techniques=EXECUTE)  # fmt: skip
+                       location=location, detail=f"{domain}.{operator}",
+                       techniques=EXECUTE)  # fmt: skip
     used = {domain for domain, _ in found.operators} | found.domains
     for domain in sorted(used - found.functions):
         if not _DOMAINS.fullmatch(domain):

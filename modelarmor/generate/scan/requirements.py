@@ -16,7 +16,7 @@ _MAX_LINES: Final = 5_000
 _INDEX: Final = re.compile(r"(--extra-index-url|--index-url|-i|--find-links|-f|--trusted-host)\b")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,\s-]*\])?\s*([=<>!~;,].*)?")
 _CHANNELS: Final = frozenset(
-    "defaults conda-forge pytorch nvidia main anaconda huggingface intel rapidsai r".split()
+    "defaults conda-forge pytorch nvidia main anaconda huggingface intel rapidsai r".split()  # noqa: SIM905
 )
 _PRELOAD: Final = re.compile(
     r"LD_\w+|DYLD_\w+|PYTHON\w*|PATH|BASH_ENV|ENV|PIP_\w+|\w*_PROXY|\w*_proxy|GIT_\w+|NODE_OPTIONS"
@@ -66,7 +66,8 @@ def _look_line(report: Report, text: str, location: str) -> None:
                    detail=_hide(text), techniques=SUPPLY)  # fmt: skip
     elif re.match(r"[./~]|.*\.(whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)\b|.*[/\\]", text):
         report.add("requirement-path", "high", "A package comes from a file", location=location,
-                   detail=f"{_hide(text)}: installing it runs its code", techniques=SUPPLY)  # fmt: skip
+                   detail=f"{_hide(text)}: installing it runs its code",
+                   techniques=SUPPLY)  # fmt: skip
     elif "$" in text or not _NAME.fullmatch(text):
         report.add("requirement-odd", "medium", "A requirement of an unusual form",
                    location=location, detail=_hide(text), techniques=SUPPLY)  # fmt: skip
@@ -94,7 +95,7 @@ def look_conda(report: Report, value: Any, location: str) -> None:
             for line in _texts(entry.get("pip")):
                 _look_line(report, line.strip(), location)
         elif isinstance(entry, str) and ("::" in entry or "/" in entry):
-            report.add("conda-channel", "medium", "Packages come from a channel that the model names",
+            report.add("conda-channel", "medium", "A package comes from a channel of its own",
                        location=location, detail=_hide(entry), techniques=SUPPLY)  # fmt: skip
     report.inspected.add(location)
 

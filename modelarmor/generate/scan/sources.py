@@ -10,7 +10,7 @@ from modelarmor.generate.scan.report import CARRIES, EXECUTE, Report
 
 _MAX: Final = 1 << 20
 _MODULES: Final = frozenset(
-    "subprocess socket ctypes pty paramiko pexpect marshal runpy telnetlib ftplib smtplib".split()
+    "subprocess socket ctypes pty paramiko pexpect marshal runpy telnetlib ftplib smtplib".split()  # noqa: SIM905
 )
 _CALLS: Final = re.compile(
     r"exec|eval|compile|__import__|os\.(system|popen|exec\w*|spawn\w*|fork\w*|remove|unlink|kill|"

@@ -32,7 +32,7 @@ class Spool:
     """Data in a temporary file."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
         self.size = 0
 
     def write(self, content: bytes) -> None:

@@ -92,10 +92,9 @@ def _look_json(report: Report, text: str, location: str) -> None:
         elif key == "trust_remote_code" and item is True:
             report.add("remote-code", "high", "It asks for code that comes with the model",
                        location=location, detail=key, techniques=CARRIES)  # fmt: skip
-        elif key in ("class_name", "module") and isinstance(item, str):
-            if item in ("Lambda", "TFSMLayer", "__lambda__"):
-                report.add("keras-lambda", "high", "A Lambda layer carries code",
-                           location=location, detail=item, techniques=CARRIES)  # fmt: skip
+        elif key == "class_name" and item in ("Lambda", "TFSMLayer", "__lambda__"):
+            report.add("keras-lambda", "high", "A Lambda layer carries code",
+                       location=location, detail=str(item), techniques=CARRIES)  # fmt: skip
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Benign pickles that nobody tuned anything on: every estimator of scikit-learn, every layer of torch.
+"""Benign pickles that nothing was tuned on: every estimator of scikit-learn, every layer of torch.
 
     python -m tests.generate.scan.benign DIRECTORY
 

@@ -53,38 +53,47 @@ OLD = b"cos\nsystem\n(S'true'\ntR."
 
 #: names that scanners were shown to miss, and others of their kind; each is given one string
 GADGETS = """
-os.system posix.system nt.system subprocess.call subprocess.Popen subprocess.getoutput builtins.eval
-builtins.exec builtins.compile builtins.__import__ builtins.open builtins.getattr pty.spawn
-runpy.run_path runpy._run_code importlib.import_module pip.main pip._internal.main ensurepip._run_pip
-pkgutil.resolve_name code.InteractiveInterpreter.runcode codeop.compile_command bdb.Bdb.run
-pdb.run pdb.runeval cProfile.run profile.run profile.runctx timeit.timeit trace.Trace.run
-doctest.debug_script idlelib.pyshell.ModifiedInterpreter.runcommand idlelib.debugobj.ObjectTreeItem.SetText
-idlelib.autocomplete.AutoComplete.get_entity idlelib.calltip.get_entity idlelib.run.Executive.runcode
-lib2to3.pgen2.grammar.Grammar.loads lib2to3.pgen2.pgen.ParserGenerator.make_label asyncio.unix_events._UnixSubprocessTransport._start
-asyncio.create_subprocess_shell socket.create_connection ssl.get_server_certificate http.client.HTTPSConnection
-urllib.request.urlopen requests.get webbrowser.open ftplib.FTP smtplib.SMTP telnetlib.Telnet
-imaplib.IMAP4_stream uuid._get_command_stdout _osx_support._read_output _aix_support._read_cmd_output
-_pyrepl.pager.pipe_pager distutils.file_util.write_file shutil.rmtree shutil.copyfile tempfile.NamedTemporaryFile
-io.FileIO io.open_code fileinput.input linecache.getlines glob.glob logging.FileHandler logging.config.listen
-ctypes.CDLL ctypes.CFUNCTYPE mmap.mmap signal.raise_signal multiprocessing.Process threading.Thread
-types.FunctionType types.CodeType marshal.loads pickle.loads pickle.Unpickler dill.loads cloudpickle.loads
-joblib.load shelve.open sqlite3.connect dbm.open zipimport.zipimporter site.addsitedir sys.settrace
-functools.partial functools.reduce operator.attrgetter operator.methodcaller itertools.starmap
-numpy.load numpy.fromfile numpy.memmap numpy.testing._private.utils.runstring numpy.f2py.crackfortran.getlincoef
-numpy.f2py.crackfortran.param_eval numpy.distutils.exec_command.exec_command torch.load torch.hub.load
-torch.utils._config_module.ConfigModule.load_config torch.utils.collect_env.run torch.utils.bottleneck.__main__.run_cprofile
-torch.utils.data.datapipes.utils.decoder.basichandlers torch.jit.unsupported_tensor_ops.execWrapper
-torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_guards_expression torch._dynamo.guards.GuardBuilder.get
-torch.storage._load_from_bytes torch._inductor.codecache.compile_file torch.package.PackageImporter
-torch.ops.load_library torch.utils.cpp_extension.load_inline pandas.read_pickle pandas.eval
-pandas.core.computation.eval.eval sklearn.utils._testing.assert_run_python_script sklearn.datasets.fetch_openml
-sklearn.externals._packaging.version.os keras.models.load_model tensorflow.load_op_library mlflow.pyfunc.load_model
-transformers.dynamic_module_utils.get_class_from_dynamic_module jinja2.Template yaml.unsafe_load jsonpickle.decode
-nltk.data.load setuptools.sandbox.run_setup pexpect.run psutil.Popen sh.Command git.Repo.clone_from
-gc.get_objects inspect.getsource sys.modules test.support.script_helper.assert_python_ok commands.getoutput
-xmlrpc.client.ServerProxy venv.create pydoc.pipepager platform.popen crypt.crypt cgitb.lookup
-django.core.management.execute_from_command_line IPython.core.interactiveshell.InteractiveShell.system
-""".split()
+os.system posix.system nt.system subprocess.call subprocess.Popen subprocess.getoutput
+builtins.eval builtins.exec builtins.compile builtins.__import__ builtins.open builtins.getattr
+pty.spawn runpy.run_path runpy._run_code importlib.import_module pip.main pip._internal.main
+ensurepip._run_pip pkgutil.resolve_name code.InteractiveInterpreter.runcode codeop.compile_command
+bdb.Bdb.run pdb.run pdb.runeval cProfile.run profile.run profile.runctx timeit.timeit
+trace.Trace.run doctest.debug_script idlelib.pyshell.ModifiedInterpreter.runcommand
+idlelib.debugobj.ObjectTreeItem.SetText idlelib.autocomplete.AutoComplete.get_entity
+idlelib.calltip.get_entity idlelib.run.Executive.runcode lib2to3.pgen2.grammar.Grammar.loads
+lib2to3.pgen2.pgen.ParserGenerator.make_label asyncio.unix_events._UnixSubprocessTransport._start
+asyncio.create_subprocess_shell socket.create_connection ssl.get_server_certificate
+http.client.HTTPSConnection urllib.request.urlopen requests.get webbrowser.open ftplib.FTP
+smtplib.SMTP telnetlib.Telnet imaplib.IMAP4_stream uuid._get_command_stdout
+_osx_support._read_output _aix_support._read_cmd_output _pyrepl.pager.pipe_pager
+distutils.file_util.write_file shutil.rmtree shutil.copyfile tempfile.NamedTemporaryFile io.FileIO
+io.open_code fileinput.input linecache.getlines glob.glob logging.FileHandler
+logging.config.listen ctypes.CDLL ctypes.CFUNCTYPE mmap.mmap signal.raise_signal
+multiprocessing.Process threading.Thread types.FunctionType types.CodeType marshal.loads
+pickle.loads pickle.Unpickler dill.loads cloudpickle.loads joblib.load shelve.open sqlite3.connect
+dbm.open zipimport.zipimporter site.addsitedir sys.settrace functools.partial functools.reduce
+operator.attrgetter operator.methodcaller itertools.starmap numpy.load numpy.fromfile numpy.memmap
+numpy.testing._private.utils.runstring numpy.f2py.crackfortran.getlincoef
+numpy.f2py.crackfortran.param_eval numpy.distutils.exec_command.exec_command torch.load
+torch.hub.load torch.utils._config_module.ConfigModule.load_config torch.utils.collect_env.run
+torch.utils.bottleneck.__main__.run_cprofile
+torch.utils.data.datapipes.utils.decoder.basichandlers
+torch.jit.unsupported_tensor_ops.execWrapper
+torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_guards_expression
+torch._dynamo.guards.GuardBuilder.get torch.storage._load_from_bytes
+torch._inductor.codecache.compile_file torch.package.PackageImporter torch.ops.load_library
+torch.utils.cpp_extension.load_inline pandas.read_pickle pandas.eval
+pandas.core.computation.eval.eval sklearn.utils._testing.assert_run_python_script
+sklearn.datasets.fetch_openml sklearn.externals._packaging.version.os keras.models.load_model
+tensorflow.load_op_library mlflow.pyfunc.load_model
+transformers.dynamic_module_utils.get_class_from_dynamic_module jinja2.Template yaml.unsafe_load
+jsonpickle.decode nltk.data.load setuptools.sandbox.run_setup pexpect.run psutil.Popen sh.Command
+git.Repo.clone_from gc.get_objects inspect.getsource sys.modules
+test.support.script_helper.assert_python_ok commands.getoutput xmlrpc.client.ServerProxy
+venv.create pydoc.pipepager platform.popen crypt.crypt cgitb.lookup
+django.core.management.execute_from_command_line
+IPython.core.interactiveshell.InteractiveShell.system
+""".split()  # noqa: SIM905
 
 
 def pickles() -> dict[str, Content]:
@@ -466,7 +475,7 @@ def _gguf(template: str) -> bytes:
 TEMPLATES = {
     "class": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "loop": "{% for x in ().__class__.__base__.__subclasses__() %}{% if 'warning' in x.__name__ %}"
-    "{{ x()._module.__builtins__['__import__']('os').popen('true').read() }}{% endif %}{% endfor %}",
+    "{{ x()._module.__builtins__['__import__']('os').popen('true') }}{% endif %}{% endfor %}",
     "cycler": "{{ cycler.__init__.__globals__.os.popen('true').read() }}",
     "attr": "{{ messages|attr('\\x5f\\x5fclass\\x5f\\x5f') }}",
     "attr-joined": "{{ ()|attr(['_'*2,'class','_'*2]|join) }}",
@@ -576,7 +585,7 @@ def directories() -> dict[str, Content]:
             "code/evil_loader.py": "def _load_pyfunc(path):\n    return None\n",
         },
         "loader-module-alone": {"MLmodel": mlmodel(loader_module="evil_loader")},
-        "code-paths": {"MLmodel": mlmodel(code="code"), "code/numpy.py": "x = 1\n", "model.pkl": data},
+        "code-paths": {"MLmodel": mlmodel(code="code"), "code/numpy.py": "x = 1\n"},
         "from-code": {
             "MLmodel": mlmodel("pyfunc", loader_module="mlflow.pyfunc.loaders.code_model",
                                model_code_path="model.py"),
@@ -602,12 +611,12 @@ def directories() -> dict[str, Content]:
         "direct-url": {**good, "requirements.txt": "numpy @ https://localhost/numpy.whl\n"},
         "local-archive": {**good, "requirements.txt": "./evil-1.0.tar.gz\n"},
         "find-links": {**good, "requirements.txt": "--find-links .\nnumpy\n"},
-        "continued-line": {**good, "requirements.txt": "numpy \\\n --extra-index-url=https://localhost\n"},
-        "preload": {**good, "conda.yaml": "variables: {LD_PRELOAD: ./x.so}\ndependencies: [python]\n"},
-        "conda-channel": {**good, "conda.yaml": "channels: ['https://localhost/c']\ndependencies: []\n"},
+        "continued-line": {**good, "requirements.txt": "numpy \\\n -i https://localhost\n"},
+        "preload": {**good, "conda.yaml": "variables: {LD_PRELOAD: ./x.so}\n"},
+        "conda-channel": {**good, "conda.yaml": "channels: ['https://localhost/c']\n"},
         "conda-pip": {**good, "conda.yaml": "dependencies: [{pip: ['git+https://localhost/x']}]\n"},
-        "python-env": {**good, "python_env.yaml": "build_dependencies: ['./evil']\ndependencies: []\n"},
-        "alias-yaml": {**good, "MLmodel": "flavors: &x {python_function: {loader_module: evil}}\nb: *x\n"},
+        "python-env": {**good, "python_env.yaml": "build_dependencies: ['./evil']\n"},
+        "alias-yaml": {**good, "MLmodel": "flavors: &x {a: {loader_module: evil}}\nb: *x\n"},
         "double-key": {**good, "MLmodel": mlmodel() + "flavors: {}\n"},
         "tagged-yaml": {**good, "MLmodel": "!!python/object/apply:os.system ['true']\n"},
         "traversal": {**good, "MLmodel": mlmodel(model_path="../../other/model.pkl")},

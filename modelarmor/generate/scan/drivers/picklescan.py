@@ -2,14 +2,14 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 MAGIC = (b"\x80", b"PK", b"\x93NUMPY", b"7z\xbc\xaf")
 
 
-def files(model: str) -> Iterator[str]:
+def files(model: Path) -> Iterator[Path]:
     """What picklescan takes by its name, and what begins as one of its formats does."""
     from picklescan import scanner
 
@@ -19,20 +19,17 @@ def files(model: str) -> Iterator[str]:
         | scanner._pytorch_file_extensions
         | scanner._numpy_file_extensions
     )
-    if not os.path.isdir(model):
+    if not model.is_dir():
         yield model
         return
-    for place, _, names in os.walk(model):
-        for name in sorted(names):
-            path = os.path.join(place, name)
-            if not os.path.isfile(path) or os.path.islink(path):
-                continue
-            with open(path, "rb") as file:
-                if os.path.splitext(name)[1] in known or file.read(8).startswith(MAGIC):
+    for path in sorted(model.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                if path.suffix in known or file.read(8).startswith(MAGIC):
                     yield path
 
 
-def main(model: str) -> None:
+def main(model: Path) -> None:
     from picklescan import scanner
 
     notes: list[str] = []
@@ -47,13 +44,13 @@ def main(model: str) -> None:
     findings, inspected = [], 0
     for path in files(model):
         try:
-            result = scanner.scan_file_path(path)
+            result = scanner.scan_file_path(str(path))
         except Exception as error:
-            notes.append(f"{path}: {type(error).__name__}: {error}"[:200])
+            notes.append(f"{path.name}: {type(error).__name__}: {error}"[:200])
             continue
         inspected += result.scanned_files
         if result.scan_err:
-            notes.append(f"{os.path.basename(path)}: it could not be read as what it is")
+            notes.append(f"{path.name}: it could not be read as what it is")
         for found in result.globals:
             safety = found.safety.value
             if safety != "innocuous":
@@ -63,7 +60,7 @@ def main(model: str) -> None:
                         "severity": "critical" if safety == "dangerous" else "low",
                         "title": f"picklescan calls an import {safety}",
                         "detail": f"{found.module}.{found.name}",
-                        "location": path,
+                        "location": str(path),
                     }
                 )
     print()
@@ -71,4 +68,4 @@ def main(model: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

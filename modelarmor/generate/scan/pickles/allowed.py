@@ -1,7 +1,7 @@
 """Which names a model may import: an allow-list, since lists of what is bad are never complete.
 
 A name is allowed because of what it is, not because it was seen: a constructor of plain data; a
-class of a library's models, which unpickling fills without running the model; a function of numbers.
+class of a library's models, which unpickling fills without running it; a function of numbers.
 Whatever takes a path, a name, a command or code is not, wherever it is defined. Names with a dot in
 them lead from one object to another and are allowed only between classes.
 
@@ -20,8 +20,9 @@ Grade = Literal["construct", "fill", "code", "danger", "unknown"]
 
 #: module -> names that may be called with anything
 _NAMES: Final[Mapping[str, str]] = {
-    "builtins": "set frozenset list dict tuple int float str bytes bytearray complex slice range bool"
-    " object NoneType Ellipsis NotImplemented",
+    "builtins":
+        "set frozenset list dict tuple int float str bytes bytearray complex slice range "
+        "bool object NoneType Ellipsis NotImplemented",
     "collections": "OrderedDict defaultdict deque Counter",
     "copyreg": "_reconstructor",
     "datetime": "datetime date time timedelta timezone",
@@ -33,10 +34,11 @@ _NAMES: Final[Mapping[str, str]] = {
     "zoneinfo": "ZoneInfo._unpickle",
     "_codecs": "encode",
     "array": "array _array_reconstructor",
-    "numpy": "ndarray dtype matrix recarray record generic bool_ bool int8 int16 int32 int64 uint8"
-    " uint16 uint32 uint64 intc uintc intp uintp longlong ulonglong float16 float32 float64 longdouble"
-    " float128 complex64 complex128 complex256 clongdouble str_ bytes_ void object_ datetime64"
-    " timedelta64 RankWarning",
+    "numpy":
+        "ndarray dtype matrix recarray record generic bool_ bool int8 int16 int32 int64 "
+        "uint8 uint16 uint32 uint64 intc uintc intp uintp longlong ulonglong float16 "
+        "float32 float64 longdouble float128 complex64 complex128 complex256 clongdouble "
+        "str_ bytes_ void object_ datetime64 timedelta64 RankWarning",
     "numpy._core.multiarray": "_reconstruct scalar ndarray dtype",
     "numpy._core.numeric": "_frombuffer",
     "numpy._core.records": "recarray record",
@@ -58,13 +60,25 @@ _NAMES: Final[Mapping[str, str]] = {
     "scipy.interpolate._bsplines": "BSpline",
     "scipy.interpolate._interpolate": "interp1d PPoly BPoly",
     "scipy.interpolate._cubic": "CubicSpline PchipInterpolator Akima1DInterpolator",
-    "scipy.interpolate._fitpack2": "UnivariateSpline InterpolatedUnivariateSpline"
-    " LSQUnivariateSpline",
+    "scipy.interpolate._fitpack2":
+        "UnivariateSpline InterpolatedUnivariateSpline LSQUnivariateSpline",
     "scipy.stats._kde": "gaussian_kde",
     "scipy.spatial._ckdtree": "cKDTree cKDTreeNode",
     "scipy.spatial._kdtree": "KDTree",
     "scipy.optimize._optimize": "OptimizeResult",
     "scipy._lib._util": "_RichResult",
+    "pandas":
+        "DataFrame Series Index RangeIndex MultiIndex DatetimeIndex TimedeltaIndex "
+        "PeriodIndex CategoricalIndex IntervalIndex Categorical CategoricalDtype "
+        "StringDtype BooleanDtype DatetimeTZDtype PeriodDtype IntervalDtype SparseDtype "
+        "Int8Dtype Int16Dtype Int32Dtype Int64Dtype UInt8Dtype UInt16Dtype UInt32Dtype "
+        "UInt64Dtype Float32Dtype Float64Dtype Interval Timestamp Timedelta Period",
+    "pandas.arrays":
+        "ArrowStringArray StringArray DatetimeArray TimedeltaArray PeriodArray "
+        "IntervalArray IntegerArray FloatingArray BooleanArray SparseArray "
+        "NumpyExtensionArray",
+    "pandas.core.internals.managers": "BlockManager SingleBlockManager",
+    "pyarrow.lib": "_restore_array type_for_alias py_buffer",
     "pandas._libs.arrays": "__pyx_unpickle_NDArrayBacked NDArrayBacked",
     "pandas._libs.internals": "_unpickle_block BlockPlacement __pyx_unpickle_BlockPlacement",
     "pandas._libs.tslibs.timestamps": "_unpickle_timestamp Timestamp",
@@ -75,28 +89,32 @@ _NAMES: Final[Mapping[str, str]] = {
     "pandas.core.indexes.base": "_new_Index Index",
     "pandas.core.indexes.datetimes": "_new_DatetimeIndex DatetimeIndex",
     "pandas.core.internals.blocks": "new_block Block",
-    "torch": "Size device Tensor dtype layout memory_format finfo iinfo BoolStorage ByteStorage"
-    " CharStorage ShortStorage IntStorage LongStorage HalfStorage FloatStorage DoubleStorage"
-    " BFloat16Storage ComplexFloatStorage ComplexDoubleStorage QInt8Storage QUInt8Storage"
-    " QInt32Storage QUInt4x2Storage QUInt2x4Storage UntypedStorage TypedStorage Generator"
-    " FloatTensor DoubleTensor HalfTensor BFloat16Tensor ByteTensor CharTensor ShortTensor IntTensor"
-    " LongTensor BoolTensor"
-    " float16 float32 float64 half float double bfloat16 int8 int16 int32 int64 uint8 uint16 uint32"
-    " uint64 short int long bool complex32 complex64 complex128 cfloat cdouble qint8 quint8 qint32"
-    " quint4x2 quint2x4 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
-    " float4_e2m1fn_x2 strided sparse_coo sparse_csr contiguous_format preserve_format channels_last"
-    " channels_last_3d per_tensor_affine per_channel_affine per_tensor_symmetric"
-    " per_channel_symmetric",
-    "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter"
-    " _rebuild_parameter_with_state _rebuild_qtensor _rebuild_sparse_tensor"
-    " _rebuild_sparse_csr_tensor _rebuild_nested_tensor _rebuild_meta_tensor_no_storage"
-    " _rebuild_wrapper_subclass _rebuild_device_tensor_from_numpy _rebuild_xla_tensor",
+    "torch":
+        "ScriptObject Size device Tensor dtype layout memory_format finfo iinfo BoolStorage "
+        "ByteStorage CharStorage ShortStorage IntStorage LongStorage HalfStorage "
+        "FloatStorage DoubleStorage BFloat16Storage ComplexFloatStorage "
+        "ComplexDoubleStorage QInt8Storage QUInt8Storage QInt32Storage QUInt4x2Storage "
+        "QUInt2x4Storage UntypedStorage TypedStorage Generator FloatTensor DoubleTensor "
+        "HalfTensor BFloat16Tensor ByteTensor CharTensor ShortTensor IntTensor LongTensor "
+        "BoolTensor float16 float32 float64 half float double bfloat16 int8 int16 int32 "
+        "int64 uint8 uint16 uint32 uint64 short int long bool complex32 complex64 "
+        "complex128 cfloat cdouble qint8 quint8 qint32 quint4x2 quint2x4 float8_e4m3fn "
+        "float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2 "
+        "strided sparse_coo sparse_csr contiguous_format preserve_format channels_last "
+        "channels_last_3d per_tensor_affine per_channel_affine per_tensor_symmetric "
+        "per_channel_symmetric",
+    "torch._utils":
+        "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter "
+        "_rebuild_parameter_with_state _rebuild_qtensor _rebuild_sparse_tensor "
+        "_rebuild_sparse_csr_tensor _rebuild_nested_tensor _rebuild_meta_tensor_no_storage "
+        "_rebuild_wrapper_subclass _rebuild_device_tensor_from_numpy _rebuild_xla_tensor",
     "torch._tensor": "_rebuild_from_type_v2 Tensor",
     "torch.storage": "UntypedStorage TypedStorage _LegacyStorage",
     "torch.nn.parameter": "Parameter Buffer UninitializedParameter UninitializedBuffer",
     "torch.serialization": "_get_layout",
-    "torch.jit._pickle": "build_intlist build_tensorlist build_doublelist build_boollist"
-    " build_tensor_from_id restore_type_tag",
+    "torch.jit._pickle":
+        "build_intlist build_tensorlist build_doublelist build_boollist "
+        "build_tensor_from_id restore_type_tag",
     "torch.nn.modules.module": "_WrappedHook",
     "torch.utils.hooks": "RemovableHandle unserializable_hook",
     "torch.nn.quantizable.modules.activation": "MultiheadAttention",
@@ -105,21 +123,22 @@ _NAMES: Final[Mapping[str, str]] = {
     "mlflow.exceptions": "MlflowException",
     "mlflow.models.signature": "_TypeHints ModelSignature",
     "sklearn.utils._bunch": "Bunch",
-    "sklearn.utils._metadata_requests": "MetadataRequest MethodMetadataRequest MetadataRouter"
-    " MethodMapping RouterMappingPair MethodPair",
+    "sklearn.utils._metadata_requests":
+        "MetadataRequest MethodMetadataRequest MetadataRouter MethodMapping "
+        "RouterMappingPair MethodPair",
 }  # fmt: skip
 
 #: modules whose classes are parts of models: their `__init__` keeps arguments, and does no more
 _CONSTRUCTED: Final = (
     "sklearn", "scipy.stats", "torch.nn.modules", "torch.ao.nn", "torch.nn.quantized",
-    "torch.optim", "torchvision.models", "torchvision.ops", "imblearn", "hdbscan",
+    "torch.optim", "torch.nn.utils", "torchvision.models", "torchvision.ops", "imblearn", "hdbscan",
 )  # fmt: skip
 #: modules whose classes may be filled: their `__init__` can read files or start things
 _FILLED: Final = (
     "xgboost.core", "xgboost.sklearn", "lightgbm.basic", "lightgbm.sklearn", "catboost.core",
     "_catboost", "pandas.core.frame", "pandas.core.series", "pandas.core.indexes",
     "pandas.core.internals", "pandas.core.arrays", "pandas.core.dtypes.dtypes",
-    "pandas._libs", "transformers.models", "transformers.training_args",
+    "pandas._libs", "pandas.offsets", "transformers.models", "transformers.training_args",
     "transformers.trainer_utils", "transformers.trainer_pt_utils",
     "transformers.configuration_utils", "transformers.generation.configuration_utils",
     "transformers.tokenization_utils", "transformers.tokenization_utils_base",
@@ -131,7 +150,8 @@ _FILLED: Final = (
 )  # fmt: skip
 #: below those, what is no part of a model: it fetches, writes, tests or starts things
 _NEVER: Final = re.compile(
-    r"sklearn\.(datasets|externals|_build_utils|conftest|experimental|utils(?!\._(bunch|metadata_requests|tags)))"
+    r"sklearn\.(datasets|externals|_build_utils|conftest|experimental|"
+    r"utils(?!\._(bunch|metadata_requests|tags)))"
     r"|statsmodels\.(datasets|iolib|tools\.(testing|web))|pmdarima\.datasets"
     r"|.*\.(tests?|testing|conftest|_testing|benchmarks?|setup)(\.|$)"
 )
@@ -150,7 +170,7 @@ _FUNCTIONS: Final[Mapping[str, re.Pattern[str]]] = {
         r"argmax|argmin|maximum|minimum|add|subtract|multiply|divide|power|identity|ravel|squeeze|"
         r"asarray|array|ones|zeros|arange|linspace|logaddexp|percentile|quantile|dot|cumsum|diff",
         r"scipy\.special(\._ufuncs)?": r"(?!test$)[a-z][a-z0-9_]*",
-        r"scipy\.stats(\._\w+)?": r"[a-z0-9_]+_gen|rv_frozen|rv_continuous_frozen|rv_discrete_frozen|"
+        r"scipy\.stats(\._\w+)?": r"[a-z0-9_]+_gen|rv_(continuous_|discrete_)?frozen|"
         r"rv_histogram",
         r"scipy\.sparse(\._\w+|\.\w+)?": r"(csr|csc|coo|lil|dok|dia|bsr)_(matrix|array)",
         r"scipy\._lib\.array_api_compat\.\w+\._aliases": r"asarray",
@@ -163,7 +183,7 @@ _FUNCTIONS: Final[Mapping[str, re.Pattern[str]]] = {
         r"sklearn\.gaussian_process\.kernels": r"_approx_fprime",
         r"sklearn\._loss\._loss": r"__pyx_unpickle_Cy\w+",
         r"sklearn\.[\w.]*_\w+": r"__pyx_unpickle_[A-Z]\w+",
-        r"torch\.nn\.functional|torch(\._C\._nn)?|torch\._refs\.nn\.functional": r"relu6?|gelu|silu|"
+        r"torch\.nn\.functional|torch(\._C\._nn)?": r"relu6?|gelu|silu|"
         r"elu|selu|celu|glu|leaky_relu|rrelu|prelu|tanh|sigmoid|logsigmoid|softmax|log_softmax|"
         r"softmin|softplus|softsign|mish|hardtanh|hardswish|hardsigmoid|tanhshrink|hardshrink|"
         r"[a-z0-9_]+_loss|cross_entropy|nll_loss|kl_div|cosine_similarity|pairwise_distance",

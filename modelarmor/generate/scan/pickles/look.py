@@ -16,6 +16,8 @@ from modelarmor.generate.scan.report import CARRIES, EVADE, EXECUTE, EXHAUST, Re
 #: streams in one file that are followed
 _MAX_STREAMS: Final = 64
 _MAX_NESTED: Final = 64
+#: torch/serialization.py, MAGIC_NUMBER
+_TORCH_MAGIC: Final = 0x1950A86A20F9469CFC6C
 #: words in bytecode that are worth a reviewer's look
 _TELLING: Final = re.compile(
     r"(?:os|posix|subprocess|socket|requests|urllib\S*|httpx|ctypes|shutil|pty|paramiko|base64|"
@@ -34,6 +36,7 @@ def look(
     start: int = 0,
     depth: int = 0,
     torch: bool = False,
+    script: bool = False,
 ) -> bool:
     """Follow every pickle at the start of `data`, as each loader would.
 
@@ -46,6 +49,7 @@ def look(
         start: where the first one begins.
         depth: pickles around this one.
         torch: persistent references are torch's, to storages.
+        script: it lies in a TorchScript archive, whose own code defines ``__torch__.…``.
 
     Returns:
         Whether there was a pickle.
@@ -62,7 +66,7 @@ def look(
         main = first
     readings += _following(data, main, tick)
     for reading in readings:
-        _tell(report, reading, location, torch=torch)
+        _tell(report, reading, location, torch=torch, script=script)
     if len(readings) > 1 and main is not first and first.how == "stop":
         report.add(
             "pickle-parser-divergence", "high", "It means one thing to joblib, another to pickle",
@@ -100,7 +104,9 @@ def _is_name(module: str, name: str) -> bool:
 def _following(data: Data, before: Reading, tick: Callable[[], None]) -> list[Reading]:
     """Further pickles behind the first: whoever calls load() again gets them."""
     found: list[Reading] = []
-    while before.how == "stop" and before.end < data.size and len(found) < _MAX_STREAMS:
+    # torch's older format: five pickles, then storages, in which anything can look like one
+    most = 4 if before.value == _TORCH_MAGIC else _MAX_STREAMS
+    while before.how == "stop" and before.end < data.size and len(found) < most:
         nxt = Machine(data, before.end, tick=tick).run()
         if nxt.opcodes < 2 or (nxt.how == "invalid" and not nxt.uses):
             break
@@ -122,7 +128,7 @@ def _end(report: Report, data: Data, location: str, main: Reading, readings: lis
     else:
         last = max(readings, key=lambda reading: reading.end if reading.how == "stop" else 0)
         rest = data.size - last.end
-        legacy = len(readings) >= 4 and all(reading.how == "stop" for reading in readings[:4])
+        legacy = readings[0].value == _TORCH_MAGIC
         if rest > 0 and not legacy and data.read(last.end, min(rest, 4096)).strip(b"\0\r\n "):
             report.add(
                 "pickle-trailing-data", "medium", "Bytes follow the end of the pickle",
@@ -141,8 +147,10 @@ _ODD: Final[dict[str, tuple[Severity, str, tuple[str, ...]]]] = {
 }
 
 
-def _tell(report: Report, reading: Reading, location: str, *, torch: bool) -> None:
+def _tell(report: Report, reading: Reading, location: str, *, torch: bool, script: bool) -> None:
     for (module, name), use in reading.uses.items():
+        if script and module.startswith("__torch__."):
+            continue
         _tell_name(report, reading, module, name, use, location)
     for kind, sentence, offset in reading.odd:
         if kind == "pickle-calls-result" and re.match(
@@ -153,13 +161,14 @@ def _tell(report: Report, reading: Reading, location: str, *, torch: bool) -> No
             severity, title, techniques = _ODD[kind]
             report.add(kind, severity, title, location=f"{location}:{offset}", detail=sentence,
                        techniques=techniques)  # fmt: skip
-    if reading.persistent and not torch and reading.how == "stop" and not _legacy(reading):
+    if (
+        reading.persistent
+        and not torch
+        and reading.how == "stop"
+        and not any(module.startswith("torch") for module, _ in reading.uses)
+    ):
         report.add("pickle-persistent", "low", "It refers to things outside of itself",
                    location=location, detail="only a loader made for it can read it")  # fmt: skip
-
-
-def _legacy(reading: Reading) -> bool:
-    return any(module.startswith("torch") for module, _ in reading.uses)
 
 
 def _tell_name(

@@ -655,6 +655,8 @@ def _obj(m: Machine) -> None:
 
 
 def _persistent_line(m: Machine) -> None:
+    if m.reading.opcodes == 1:  # PK: the beginning of every zip archive; no pickler writes this
+        raise _Ended("invalid", "a reference in text to begin with")
     m._line()
     m.reading.persistent += 1
     m._stack.append(Call(DATA, ()))
