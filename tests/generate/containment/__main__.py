@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from modelarmor.profiles import unfilled
+
 from .trial import (
     MOST,
     Outcome,
@@ -32,6 +34,11 @@ throwaway home with listeners on the loopback and bounded resources, where it ha
 the row proves nothing; and under the policy that `modelarmor generate` made from a *clean* model of
 the same format. Harm is judged by its effect: a secret in the output, a file that changed, what a
 listener heard, a process that ended.
+
+Loaders are those of the formats' own libraries, told to trust the model. Two stand for careless
+programs that have none: chat templates are rendered by Jinja without its sandbox, and ONNX weights
+are read from wherever the model says. *pip install* is refused where pip first looks around, by
+`lsb_release`; *requirements* runs a package's `setup.py` as pip would.
 """
 
 
@@ -107,7 +114,14 @@ def _clean_rows() -> Iterator[str]:
             continue
         seen.add(carrier.clean)
         outcome, surprising = run_clean(carrier)
-        rules = evidence_for(carrier).policy.count("{") or evidence_for(carrier).policy.count("- ")
+        policies = unfilled(evidence_for(carrier).policy, name=carrier.name)
+        rules = sum(
+            len(section)
+            for policy in policies
+            for section in (
+                policy.process, policy.file, policy.network, policy.capabilities, policy.presets,
+            )
+        )  # fmt: skip
         print(f"clean {carrier.name}: status {outcome.status}", file=sys.stderr)
         works = "yes" if outcome.status == 0 else "no"
         told = ", ".join(sorted({f"{a.Operation} {a.Resource}"[:60] for a in surprising})) or "none"
