@@ -17,7 +17,7 @@ from typing import Final
 from modelarmor.alerts import Alert
 from modelarmor.generate.evidence import Finding, Phase, Severity
 from modelarmor.generate.observe.cage import CANARY_FILES, CANARY_VARIABLES, FOREIGN
-from modelarmor.generate.observe.probes import LOOKED_AT, probed
+from modelarmor.generate.observe.probes import looked, probed
 from modelarmor.generate.places import Places, shown
 from modelarmor.generate.replay import described
 from modelarmor.policy.decide import Operation
@@ -160,9 +160,8 @@ def _file(asked: Operation, alert: Alert, add: _Add) -> None:
     elif alert.PolicyName.endswith("-credentials"):
         add("credentials-sought", "critical", "It looked for credentials", path, "T1552.001",
             "T1003.008", "AML.T0055")  # fmt: skip
-    elif not writes and asked.path in LOOKED_AT:
-        why = LOOKED_AT[asked.path]
-        add("probed-system", "info", f"It was refused a look around: {why}", path)
+    elif alert.blocked and (why := looked(asked)):
+        add("probed-system", "info", f"It was refused what it can do without: {why}", path)
     elif asked.foreign_proc and alert.blocked:
         add("other-process", "high", "It looked at another process", path, "T1057", "T1055")
     elif writes and _PERSISTENCE.search(path):

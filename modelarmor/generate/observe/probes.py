@@ -6,6 +6,7 @@ no alarm; nothing of it is granted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,11 +30,27 @@ _LINES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "cat": (("/proc/cpuinfo",), "joblib counts processor cores with it, where there is no lscpu"),
 }
 #: file or directory, as events have it -> who looks at it
-LOOKED_AT: Final[Mapping[str, str]] = {
+_LOOKED_AT: Final[Mapping[str, str]] = {
     "/.dockerenv": "ONNX Runtime asks whether it is in a container",
     "/proc/other/cgroup": "ONNX Runtime asks whether it is in a container",
-    "/sys/bus/pci/devices": "ONNX Runtime looks for accelerators",
+    "/sys/bus/pci/devices": "ONNX Runtime and TensorFlow look for accelerators",
+    "/sys/bus/cpu/devices": "TensorFlow looks which processors there are",
+    "/sys/bus/dax/devices": "TensorFlow looks which memory there is",
+    "/sys/kernel/mm/hugepages": "TensorFlow looks which memory there is",
+    "/usr/local/share/fonts": "matplotlib looks for fonts",
 }
+#: a thread's name; the call that writes it fails, and the thread has none
+_THREAD_NAME: Final = re.compile(r"/proc/(self|other)/task/\*/comm")
+_WRITING: Final = ("write", "create")
+
+
+def looked(asked: Operation) -> str:
+    """Why a harmless model reads this, or writes it into the wind; or nothing."""
+    if asked.kind in ("read", "list"):
+        return _LOOKED_AT.get(asked.path, "")
+    if asked.kind in _WRITING and _THREAD_NAME.fullmatch(asked.path):
+        return "TensorFlow names a thread"
+    return ""
 
 
 def probed(asked: Operation) -> str:

@@ -7,25 +7,19 @@ was seen at work (see docs/generate.md).
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from modelarmor.generate.evidence import Event
-from modelarmor.generate.observe.probes import LOOKED_AT, probed
+from modelarmor.generate.observe.probes import looked, probed
 from modelarmor.policy.decide import Operation
-
-#: TensorFlow and OpenMP name their threads so; the call fails and nobody minds
-_THREAD_NAME: Final = re.compile(r"/proc/(self|other)/task/\*/comm")
 
 
 def reason(asked: Operation) -> str:
     """Why a harmless model asks for this and can do without, or nothing."""
     if asked.kind == "exec":
         return probed(asked)
-    if asked.kind in ("read", "list") and asked.path in LOOKED_AT:
-        return LOOKED_AT[asked.path]
-    if asked.kind in ("write", "create") and _THREAD_NAME.fullmatch(asked.path):
-        return "TensorFlow names a thread; without it the thread has no name"
+    if why := looked(asked):
+        return why
     if asked.kind == "network" and asked.family == "inet6" and not asked.dns:
         return "urllib3 looks whether there is IPv6 as it is imported; there is no network at all"
     return ""
