@@ -273,6 +273,9 @@ const notifier: JupyterFrontEndPlugin<void> = {
   ): void => {
     new Notifier(armor.store, {
       enabled: () => armor.settings.notifications,
+      seen: kernelId =>
+        armor.panel.visible &&
+        armor.panel.records.some(record => record.kernelId === kernelId),
       nameOf: kernelId => armor.actions.nameOf(kernelId),
       open: kernelId => {
         armor.panel.scope =

@@ -18,6 +18,8 @@ export class Notifier {
     private readonly _store: Store,
     private readonly _options: {
       enabled: () => boolean;
+      /** Whether the user sees the record of a kernel already. */
+      seen: (kernelId: string) => boolean;
       nameOf: (kernelId: string) => string;
       open: (kernelId: string) => void;
       trans: TranslationBundle;
@@ -32,7 +34,8 @@ export class Notifier {
       return;
     }
     const fresh = this._notices.fresh(record);
-    if (fresh.length === 0 || !this._options.enabled()) {
+    const { enabled, seen } = this._options;
+    if (fresh.length === 0 || !enabled() || seen(kernelId)) {
       return;
     }
     const waiting = this._waiting.get(kernelId);
