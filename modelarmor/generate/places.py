@@ -51,7 +51,7 @@ class Places:
     def meant(self, path: str) -> str:
         """``path`` as what it means, still beginning with a slash."""
         if _ADDRESSED.match(path):  # a file that somebody called ${MODEL}, to be taken for it
-            return "/" + path.replace("${", "$%7B")
+            return path.replace("${", "$%7B")
         for root, name in self.roots:
             if path == root or path.startswith(root.rstrip("/") + "/"):
                 rest = path[len(root) :]
