@@ -48,7 +48,13 @@ CANARY_FILES: Final = (
 CANARY_VARIABLES: Final = (
     "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "HF_TOKEN", "OPENAI_API_KEY", "DATABASE_PASSWORD",
 )  # fmt: skip
-_LIMITS: Final = Resources(memory=8 << 30, processes=512, open_files=4096, disk=2 << 30)
+#: more than a model should need, and never so much that the machine suffers
+_LIMITS: Final = Resources(
+    memory=min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4),
+    processes=512,
+    open_files=4096,
+    disk=2 << 30,
+)
 
 
 @dataclass(frozen=True)
