@@ -260,7 +260,7 @@ class Look:
             self.report.add("native-code", "high", "It carries code for a machine",
                             location=location, detail=kind, techniques=NATIVE)  # fmt: skip
         elif kind not in _DATA:
-            return kind in ("pickle", "joblib", "torch-legacy")  # looked at before
+            return False
         self.report.inspected.add(location)
         return True
 

@@ -28,7 +28,7 @@ _QUIET: Final = {
     "PROMPTFOO_DISABLE_UPDATE": "1", "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
     "CUDA_VISIBLE_DEVICES": "",
 }  # fmt: skip
-_MAX_FINDINGS: Final = 500
+_MAX_FINDINGS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)

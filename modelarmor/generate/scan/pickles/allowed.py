@@ -155,10 +155,61 @@ _NEVER: Final = re.compile(
     r"|statsmodels\.(datasets|iolib|tools\.(testing|web))|pmdarima\.datasets"
     r"|.*\.(tests?|testing|conftest|_testing|benchmarks?|setup)(\.|$)"
 )
-_CLASS: Final = re.compile(r"_{0,2}[A-Z][A-Za-z0-9_]*")
-#: classes of those modules that act on the world when they are made or filled
-_ACTS: Final = frozenset({"Parallel", "Memory", "Path", "Popen", "Thread", "Process", "Pool",
-                          "ExcelWriter", "HDFStore", "DataSource"})  # fmt: skip
+#: `_LIB` and its like are handles of libraries, not classes
+_CLASS: Final = re.compile(r"(?!_+[A-Z0-9_]+$)_{0,2}[A-Z][A-Za-z0-9_]*")
+#: what such modules import for themselves: it acts when it is called, or makes classes or modules
+_ACTS: Final = frozenset(
+    [
+        "F",
+        "Parallel",
+        "Memory",
+        "Path",
+        "Popen",
+        "Thread",
+        "Process",
+        "Pool",
+        "Queue",
+        "Lock",
+        "Event",
+        "Client",
+        "Listener",
+        "Connection",
+        "ThreadPoolExecutor",
+        "ProcessPoolExecutor",
+        "NamedTemporaryFile",
+        "TemporaryFile",
+        "TemporaryDirectory",
+        "SpooledTemporaryFile",
+        "ExcelWriter",
+        "HDFStore",
+        "DataSource",
+        "Session",
+        "Console",
+        "Progress",
+        "Any",
+        "Callable",
+        "NamedTuple",
+        "TypedDict",
+        "TypeVar",
+        "ParamSpec",
+        "NewType",
+        "ABCMeta",
+        "Enum",
+        "IntEnum",
+        "EnumMeta",
+        "Generic",
+        "Protocol",
+        "Parameter",
+        "Generator",
+        "Template",
+        "Environment",
+        "Logger",
+        "StringIO",
+        "BytesIO",
+        "CDLL",
+    ]
+)
+
 
 #: functions of numbers: module -> names
 _FUNCTIONS: Final[Mapping[str, re.Pattern[str]]] = {
@@ -169,7 +220,8 @@ _FUNCTIONS: Final[Mapping[str, re.Pattern[str]]] = {
         r"ceil|rint|round|clip|isnan|isfinite|nan_to_num|reciprocal|average|nanmean|nanmedian|"
         r"argmax|argmin|maximum|minimum|add|subtract|multiply|divide|power|identity|ravel|squeeze|"
         r"asarray|array|ones|zeros|arange|linspace|logaddexp|percentile|quantile|dot|cumsum|diff",
-        r"scipy\.special(\._ufuncs)?": r"(?!test$)[a-z][a-z0-9_]*",
+        r"scipy\.special(\._ufuncs)?": r"(?!(tests?|np|scipy|\w*(basic|orthogonal|sf_error|specfun|"
+        r"stats|special|newdocs))$)[a-z][a-z0-9_]*",
         r"scipy\.stats(\._\w+)?": r"[a-z0-9_]+_gen|rv_(continuous_|discrete_)?frozen|"
         r"rv_histogram",
         r"scipy\.sparse(\._\w+|\.\w+)?": r"(csr|csc|coo|lil|dok|dia|bsr)_(matrix|array)",
