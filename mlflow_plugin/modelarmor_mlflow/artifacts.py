@@ -113,7 +113,10 @@ def digest_of(directory: Path) -> str:
     Raises:
         ArtifactError: there are none, or something in it could not be read or leads elsewhere.
     """
-    found = inspect(directory)
+    try:
+        found = inspect(directory)
+    except OSError as error:
+        raise ArtifactError(f"{directory}: cannot be read: {error.strerror}") from error
     if not found.files:
         raise ArtifactError(f"{directory}: there are no files")
     if not found.digest:
@@ -178,6 +181,8 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
     if root.is_file() and not root.is_symlink():
         yield root.name, root
         return
+    if not root.exists():
+        raise ArtifactError(f"{root}: is not there")
     count = 0
     for directory, folders, files in os.walk(root, onerror=_unreadable):
         for name in (*folders, *files):

@@ -307,8 +307,10 @@ def _either(arguments: argparse.Namespace) -> Iterator[Iterator[records.Record]]
 
 @contextmanager
 def _record(arguments: argparse.Namespace) -> Iterator[Iterator[records.Record]]:
-    store = _store(arguments)
-    with store.ManagedSessionMaker(read_only=False) as session:
+    from sqlalchemy.orm import Session
+
+    # A session of MLflow's would turn what is wrong with the record into an error of its own.
+    with Session(_store(arguments).engine) as session:
         yield records.every(session)
 
 

@@ -14,10 +14,7 @@ RESERVED = [
     "".join(chr(ord(letter) + 0xFEE0) for letter in "modelarmor") + ".state", "modelarmor.approved",
     "modelarmor.submit ", "Modelarmor.Submit",
 ]  # fmt: skip
-FREE = ["team", "modelarmory", "my.modelarmor.note", "model", "armor.state", "\u043c\u043e\u0434.note"]
-    "team", "modelarmory", "my.modelarmor.note", "model", "armor.state",
-    "\u043c\u043e\u0434\u0435\u043b\u044c.note",
-]  # fmt: skip
+FREE = ["team", "modelarmory", "my.modelarmor.note", "model", "armor.x", "\u043c\u043e\u0434.note"]
 
 
 def tags(server, version):
