@@ -158,58 +158,15 @@ _NEVER: Final = re.compile(
 #: `_LIB` and its like are handles of libraries, not classes
 _CLASS: Final = re.compile(r"(?!_+[A-Z0-9_]+$)_{0,2}[A-Z][A-Za-z0-9_]*")
 #: what such modules import for themselves: it acts when it is called, or makes classes or modules
-_ACTS: Final = frozenset(
-    [
-        "F",
-        "Parallel",
-        "Memory",
-        "Path",
-        "Popen",
-        "Thread",
-        "Process",
-        "Pool",
-        "Queue",
-        "Lock",
-        "Event",
-        "Client",
-        "Listener",
-        "Connection",
-        "ThreadPoolExecutor",
-        "ProcessPoolExecutor",
-        "NamedTemporaryFile",
-        "TemporaryFile",
-        "TemporaryDirectory",
-        "SpooledTemporaryFile",
-        "ExcelWriter",
-        "HDFStore",
-        "DataSource",
-        "Session",
-        "Console",
-        "Progress",
-        "Any",
-        "Callable",
-        "NamedTuple",
-        "TypedDict",
-        "TypeVar",
-        "ParamSpec",
-        "NewType",
-        "ABCMeta",
-        "Enum",
-        "IntEnum",
-        "EnumMeta",
-        "Generic",
-        "Protocol",
-        "Parameter",
-        "Generator",
-        "Template",
-        "Environment",
-        "Logger",
-        "StringIO",
-        "BytesIO",
-        "CDLL",
-    ]
-)
-
+_ACTS: Final = frozenset({
+    "F", "Parallel", "Memory", "Path", "Popen", "Thread", "Process", "Pool", "Queue", "Lock",
+    "Event", "Client", "Listener", "Connection", "ThreadPoolExecutor", "ProcessPoolExecutor",
+    "NamedTemporaryFile", "TemporaryFile", "TemporaryDirectory", "SpooledTemporaryFile",
+    "ExcelWriter", "HDFStore", "DataSource", "Session", "Console", "Progress", "Any",
+    "Callable", "NamedTuple", "TypedDict", "TypeVar", "ParamSpec", "NewType", "ABCMeta", "Enum",
+    "IntEnum", "EnumMeta", "Generic", "Protocol", "Parameter", "Generator", "Template",
+    "Environment", "Logger", "StringIO", "BytesIO", "CDLL",
+})  # fmt: skip
 
 #: functions of numbers: module -> names
 _FUNCTIONS: Final[Mapping[str, re.Pattern[str]]] = {

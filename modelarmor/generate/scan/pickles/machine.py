@@ -486,16 +486,50 @@ def _bare(value: Any) -> Callable[[Machine], None]:
     return lambda m: m._stack.append(value)
 
 
-def _number(length: int, form: str | None = None) -> Callable[[Machine], None]:
+def _number(length: int, form: str) -> Callable[[Machine], None]:
     def step(m: Machine) -> None:
-        raw = m._take(length)
-        m._stack.append(struct.unpack(form, raw)[0] if form else DATA)
+        m._stack.append(struct.unpack(form, m._take(length))[0])
+        if not len(m._stack) & 127:
+            _pass_integers(m)
 
     return step
 
 
+_FLOATS: Final = re.compile(rb"(?:G.{8})+", re.DOTALL)
+
+
+def _float8(m: Machine) -> None:
+    """A number, and those that follow: lists of millions of them are common."""
+    m._take(8)
+    m._stack.append(DATA)
+    stop = len(m._buffer) if m._frame < 0 else m._frame - m._base
+    if run := _FLOATS.match(m._buffer, m._at, stop):
+        count = (run.end() - m._at) // 9
+        m._stack += [DATA] * count
+        m.reading.opcodes += count
+        m._at = run.end()
+
+
 def _int1(m: Machine) -> None:
     m._stack.append(m._take(1)[0])
+    if not len(m._stack) & 127:
+        _pass_integers(m)
+
+
+_INTEGERS: Final = re.compile(rb"(?:K.|M..|J....)+", re.DOTALL)
+_INTEGER: Final = re.compile(rb"K.|M..|J....", re.DOTALL)
+
+
+def _pass_integers(m: Machine) -> None:
+    """The same for small integers, well within a long list: elsewhere they are sizes."""
+    if MARK in m._stack[-100:]:
+        return
+    stop = len(m._buffer) if m._frame < 0 else m._frame - m._base
+    if run := _INTEGERS.match(m._buffer, m._at, stop):
+        count = len(_INTEGER.findall(run[0]))
+        m._stack += [DATA] * count
+        m.reading.opcodes += count
+        m._at = run.end()
 
 
 def _int_line(m: Machine) -> None:
@@ -765,7 +799,7 @@ def _table() -> list[Callable[[Machine], None] | None]:
         b"}": _container("dict"), b"e": _add_mark, b"g": _get_line, b"h": _get(1), b"i": _inst,
         b"j": _get(4), b"l": _container_mark("list"), b"]": _container("list"), b"o": _obj,
         b"p": _put_line, b"q": _put(1), b"r": _put(4), b"s": _add(2), b"t": _tuple_mark,
-        b")": _bare(()), b"u": _add_mark, b"G": _number(8), b"\x80": _proto, b"\x81": _newobj,
+        b")": _bare(()), b"u": _add_mark, b"G": _float8, b"\x80": _proto, b"\x81": _newobj,
         b"\x82": _extension(1), b"\x83": _extension(2), b"\x84": _extension(4),
         b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _bare(True),
         b"\x89": _bare(False), b"\x8a": _long1, b"\x8b": _long4, b"B": _bytes(4, signed=True),
