@@ -110,13 +110,16 @@ def _name(artifact: Artifact) -> str:
 
 
 def _interpreters(events: Iterable[Event]) -> tuple[str, ...]:
-    """The interpreter under the names that an environment has for it, the real one among them."""
+    """The interpreter by its real name, by which KubeArmor knows a process; or by its usual ones.
+
+    ``bin/python`` is a link wherever there is a real name beside it.
+    """
     seen = {
         shown(event.operation.source)
         for event in events
         if event.operation.source.startswith("/${PREFIX}/bin/python")
     }
-    return ("${PREFIX}/bin/python", *sorted(seen or {"${PREFIX}/bin/python3"}))
+    return tuple(sorted(seen)) or ("${PREFIX}/bin/python", "${PREFIX}/bin/python3")
 
 
 def _grants(
@@ -128,7 +131,9 @@ def _grants(
     )  # fmt: skip
     interpreters = tuple(map(profiles.stand_in, _interpreters(events)))
     about: dict[Rule, str] = {}
-    process = tuple(PathRule(outcome, match="path", value=path) for path in interpreters)
+    # Whoever serves it may have the same libraries in another version of Python.
+    names = dict.fromkeys((*interpreters, profiles.stand_in("${PREFIX}/bin/python")))
+    process = tuple(PathRule(outcome, match="path", value=path) for path in names)
     about |= dict.fromkeys(process, "the Python interpreter, which may start itself anew")
     anchors = list(chosen((event.operation for event in events), gpu=gpu))
     files = []
