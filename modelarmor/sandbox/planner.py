@@ -32,7 +32,7 @@ from modelarmor.policy.model import (
 )
 from modelarmor.sandbox.network import Egress
 from modelarmor.sandbox.plan import CAPABILITIES, Fidelity, Machine, Mode, Plan, PlannedRule, Tier
-from modelarmor.sandbox.region import Region
+from modelarmor.sandbox.region import Region, complement
 from modelarmor.sandbox.resources import Resources
 
 #: Landlock's rights on files (include/uapi/linux/landlock.h); the ABI that brought the later ones
@@ -74,6 +74,11 @@ class _Stability:
         if status.st_uid == self.uid or status.st_mode & 0o002:
             return False
         return not os.access(directory, os.W_OK)
+
+
+def _is_system(directory: str) -> bool:
+    """Whether even root keeps nothing there that is moved about or run."""
+    return directory == "/" or f"{directory}/".startswith(("/etc/", "/run/", "/var/", "/usr/"))
 
 
 def _conditional(rule: PathRule, section: str) -> str:
@@ -225,6 +230,7 @@ class _Planner:
         self._postures()
         self._baseline()
         self._other_names()
+        self._sure_reads(modes)
         note = self._network(modes)
         for trap, mode in modes.items():
             self.records.append(("mode", trap, mode))
@@ -565,6 +571,35 @@ class _Planner:
                 budget -= 1
                 if status.st_nlink > 1:  # its inode says more than its name
                     self.records.append(("named", status.st_dev, status.st_ino, path))
+
+    def _sure_reads(self, modes: dict[str, Mode]) -> None:
+        """Where the supervisor decides on reading: what any program may read at any time.
+
+        The command opens that itself, under a Landlock domain that grants it no more; the
+        supervisor makes only the other opens. Executing needs the right to read, too, so this is
+        done only where a program that appears later is not shut out by it: with rules for single
+        files that are no programs, and for directories whose programs must not run either.
+        """
+        moves = self.machine.uid != 0 or modes["write"] == "enforce"  # see region.complement
+        named = any(record[0] == "named" for record in self.records)
+        listed = self._restricted(self.file, self.posture.file)
+        if modes["read"] != "enforce" or listed or named or not moves:
+            return
+        allowed = [rule.value for rule in self.file if rule.outcome.action == "Allow"]
+        holes = {"/proc", "/dev"}
+        for rule in self.file:
+            reads = rule.read_only and not rule.owner_only
+            if _conditional(rule, "file"):
+                if rule.match != "path" or os.access(rule.value, os.X_OK):
+                    return
+            elif rule.outcome.action != "Block" or reads:
+                continue
+            elif any(value.startswith(rule.value) for value in allowed):
+                return  # what may be read and run in there is no tree
+            holes.add(rule.value.rstrip("/"))
+        stable = _Stability(self.machine.uid, False) if self.machine.uid else _is_system
+        sure = complement(holes, stable)
+        self.records.extend(("sure", path) for path in sure)
 
     def _network(self, modes: dict[str, Mode]) -> str:
         rules = [rule for policy in self.policies for rule in policy.network]

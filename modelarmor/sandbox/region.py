@@ -13,12 +13,51 @@ says whether it grants more (then the supervised tier has to hold the line).
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 #: a directory with more entries than this is left whole: each entry costs a kernel rule
 MAX_ENTRIES = 20_000
+#: what `complement` gives at most: each is a rule, and a start must not take long
+MAX_COMPLEMENT = 2000
+
+
+def complement(holes: set[str], stable: Callable[[str], bool]) -> list[str]:
+    """What lies outside of ``holes`` now: trees and files that have no hole in them.
+
+    Links are left out, since what counts is where they lead, and of ``/dev`` all but shared memory.
+    A file moved from where nothing is granted to where something is gains by it, which Landlock
+    refuses; so nothing is granted if such a file could come to be.
+
+    Args:
+        holes: paths without a slash at the end.
+        stable: whether nothing is put into a directory to be moved on or run.
+
+    Returns:
+        Paths of which none lies below another; none if a directory above a hole is not stable.
+    """
+    ways = {hole[: m.start()] for hole in holes for m in re.finditer("/", hole)}
+    shared = "/dev/shm"
+    found = [shared] if shared not in holes | ways and os.path.isdir(shared) else []  # noqa: PTH112
+    pending = [""] if "" not in holes else []
+    while pending:
+        at = pending.pop()
+        if not stable(at or "/"):
+            return []
+        try:
+            with os.scandir(at or "/") as entries:
+                for entry in entries:
+                    path = f"{at}/{entry.name}"
+                    if path in holes or entry.is_symlink():
+                        continue
+                    (pending if path in ways else found).append(path)
+        except OSError:
+            return []
+        if len(found) > MAX_COMPLEMENT:
+            return []
+    return found
 
 
 @dataclass

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from modelarmor.policy.model import Posture
 from modelarmor.sandbox import Egress, Resources, Sandbox, Workload, probe
+from modelarmor.sandbox.planner import make_plan
 from modelarmor.sandbox.process import CannotConfine
 from tests.sandbox.support import confined, policy
 
@@ -456,3 +458,106 @@ def test_beyond_the_limit_alerts_are_summed_and_without_one_each_is_listed(tmp_p
 def test_a_limit_of_no_alerts_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="alerts_per_second is 0"):
         confined(["true"], alerts_per_second=0)
+
+
+_SECRET = Path("/etc/shadow")
+_NOT_PYTHON = f"""
+  file:
+    matchPaths: [{{path: {_SECRET}, fromSource: [{{path: {PYTHON}}}]}}]
+  action: Block
+"""
+
+
+@pytest.mark.skipif(not os.access(_SECRET, os.R_OK), reason="only root can read it anyway")
+def test_a_rule_for_one_file_leaves_the_other_files_to_the_command(tmp_path: Path) -> None:
+    """It opens them itself, in a Landlock domain that grants it all but that file."""
+    code = f"""
+        import os, subprocess, sys
+        from pathlib import Path
+        new = Path({str(tmp_path)!r}) / "new"
+        new.mkdir()
+        (new / "program").write_text("#!/bin/sh\\necho ran $(cat {_SECRET} | head -c 4)\\n")
+        (new / "program").chmod(0o755)
+        (new / "program").rename(new.parent / "moved")
+        Path("/dev/shm/modelarmor-test").write_text("shared")
+        os.replace("/dev/shm/modelarmor-test", "/dev/shm/modelarmor-test-2")
+        print(Path("/dev/shm/modelarmor-test-2").read_text())
+        Path("/dev/shm/modelarmor-test-2").unlink()
+        print(len(os.listdir("/")) > 3, "shadow" in os.listdir("/etc"), os.listdir(new.parent))
+        print(open("/proc/self/comm").read().strip() != "", open("/dev/null").read() == "")
+        print(subprocess.run([new.parent / "moved"], capture_output=True, text=True).stdout)
+        for way in ("{_SECRET}", "/proc/self/root{_SECRET}", "/etc/../{_SECRET}"):
+            try:
+                print(open(way).read())
+            except PermissionError:
+                print("refused")
+        """
+    with Sandbox.start(
+        Workload("test", python(code), policy(_NOT_PYTHON), cwd=tmp_path),
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        output = process.stdout.read().decode()
+        assert process.wait(60) == 0
+        modes, records = process.plan.modes, process.plan.records
+    sure = [str(path) for record, path, *_ in records if record == "sure"]
+    assert modes["read"] == "enforce"
+    assert "/usr" in sure
+    assert not [path for path in sure if _SECRET.is_relative_to(path)]
+    start = _SECRET.read_text()[:4]
+    assert output.splitlines() == [
+        "shared", "True True ['moved', 'new']", "True True", f"ran {start}", "",
+        "refused", "refused", "refused",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not os.access(_SECRET, os.R_OK), reason="only root can read it anyway")
+def test_a_path_that_changes_while_it_is_opened_leads_to_nothing_that_is_ruled() -> None:
+    outcome = confined(
+        python(f"""
+        import ctypes, os, threading
+        libc = ctypes.CDLL(None)
+        paths = [b"/etc/passwd", b"{_SECRET}"]
+        text = ctypes.create_string_buffer(b"/etc/passwd")
+        over = False
+        def swap():
+            while not over:
+                for path in paths:
+                    ctypes.memmove(text, path + b"\\0", len(path) + 1)
+        threading.Thread(target=swap).start()
+        inode = 0
+        seen = [0, 0, 0]
+        ruled = os.stat(paths[1]).st_ino
+        for _ in range(20_000):
+            fd = libc.open(text, os.O_RDONLY)
+            if fd < 0:
+                seen[0] += 1
+                continue
+            seen[2 if os.fstat(fd).st_ino == ruled else 1] += 1
+            os.close(fd)
+        over = True
+        print("refused, opened, ruled:", seen[0] > 0, seen[1] > 0, seen[2])
+        """),
+        policy(_NOT_PYTHON),
+    )
+    assert outcome.output == "refused, opened, ruled: True True 0\n"
+
+
+def test_rules_that_the_command_could_be_shut_out_by_leave_every_open_to_the_supervisor() -> None:
+    def sure(rules: str) -> list[object]:
+        plan = make_plan(
+            policy(f"  file: {rules}\n  action: Block\n"), Posture(), egress=Egress.unrestricted(),
+            resources=Resources(), capabilities=frozenset(), command=["/bin/true"],
+            machine=replace(probe().machine, uid=0),
+        )  # fmt: skip
+        assert plan.modes["read"] == "enforce"
+        return [path for record, path, *_ in plan.records if record == "sure"]
+
+    source = f"fromSource: [{{path: {PYTHON}}}]"
+    assert sure(f"{{matchPaths: [{{path: /etc/shadow, {source}}}]}}")
+    # programs that it may run, and may not be able to read then
+    assert not sure(f"{{matchPaths: [{{path: {PYTHON}, {source}}}]}}")
+    assert not sure(f"{{matchDirectories: [{{dir: /usr/lib/, recursive: true, {source}}}]}}")
+    assert not sure("{matchPatterns: [{pattern: /etc/**.key}]}")
+    # where files are put to be moved on
+    assert not sure(f"{{matchPaths: [{{path: /home/u/secret, {source}}}]}}")

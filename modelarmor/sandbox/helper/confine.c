@@ -53,7 +53,8 @@ static bool add_grant(int ruleset, const char *path, uint64_t rights, char *erro
 
 /* Enters one of the three domains, each inside of the one before. The guard's only says whom signals
  * may reach. The supervisor's and the child's know the same files, except that the supervisor must
- * read /proc; where the policy hides that from the child, the child's states the files once more. */
+ * read /proc; where the policy hides that from the child, the child's states the files once more.
+ * Where reading is the supervisor's to decide, the child's grants what is beyond doubt, and no more. */
 bool confine_domain(const struct plan *plan, enum domain domain, char *error, size_t size) {
 	bool files = domain == DOMAIN_SUPERVISOR || (domain == DOMAIN_CHILD && !plan->child_reads_proc);
 	bool ports = domain == DOMAIN_SUPERVISOR;
@@ -66,20 +67,27 @@ bool confine_domain(const struct plan *plan, enum domain domain, char *error, si
 	if (!attr.fs)
 		attr.fs = MOVES;
 	files = attr.fs != MOVES;
+	bool sure = domain == DOMAIN_CHILD && plan->n_sure;
+	attr.fs |= sure ? READ_RIGHTS : 0;
 	size_t attr_size = attr.scoped ? sizeof attr : attr.net ? 16 : 8;
 	autoclose int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, attr_size, 0);
 	if (ruleset < 0) {
 		snprintf(error, size, "landlock_create_ruleset: %s", strerror(errno));
 		return false;
 	}
-	for (int i = 0; files && i < plan->n_grants; i++)
-		if (!add_grant(ruleset, plan->grants[i].path, plan->grants[i].rights & attr.fs, error, size))
+	for (int i = 0; files && i < plan->n_grants; i++) {
+		uint64_t rights = plan->grants[i].rights & attr.fs & ~(sure ? READ_RIGHTS : 0);
+		if (!add_grant(ruleset, plan->grants[i].path, rights, error, size))
 			return false;
+	}
 	if (files && domain == DOMAIN_SUPERVISOR &&
 	    !add_grant(ruleset, "/proc", READ_RIGHTS & attr.fs, error, size))
 		return false;
-	if (!files && !add_grant(ruleset, "/", attr.fs, error, size))
+	if (!files && !add_grant(ruleset, "/", MOVES, error, size))
 		return false;
+	for (int i = 0; sure && i < plan->n_sure; i++)
+		if (!add_grant(ruleset, plan->sure[i], READ_RIGHTS, error, size))
+			return false;
 	for (int i = 0; ports && i < plan->n_ports; i++) {
 		struct net_port_attr port = {plan->ports[i].rights, plan->ports[i].port};
 		if (syscall(SYS_landlock_add_rule, ruleset, RULE_NET_PORT, &port, 0) < 0) {

@@ -156,6 +156,10 @@ struct plan {
 	bool child_reads_proc;
 	struct fs_grant *grants;
 	int n_grants;
+	/* What may be read whatever the conditions of rules turn out to be, sorted; the child's own
+	 * domain grants just that, so that an open of it can be left to the child (plan_surely_readable). */
+	char **sure;
+	int n_sure;
 	struct port_grant *ports;
 	int n_ports;
 	enum egress egress;
@@ -191,6 +195,7 @@ struct verdict {
 
 bool plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t error_size);
 struct verdict plan_decide(const struct plan *plan, const struct operation *op);
+bool plan_surely_readable(const struct plan *plan, const char *path);
 bool plan_endpoint_allowed(const struct plan *plan, const struct sockaddr *to, int protocol);
 int syscall_number(const char *name);
 const char *syscall_name(int nr);

@@ -395,6 +395,18 @@ static int walk(struct task *task, int base, const char *path, bool follow_last)
 	return at;
 }
 
+/* Whether a path is written as the kernel would write it if no symbolic link is on the way. */
+static bool is_plain(const char *path) {
+	const char *at = path;
+	while (*at == '/' && at[1] && at[1] != '/') {
+		size_t length = strcspn(++at, "/");
+		if (at[0] == '.' && (length == 1 || (length == 2 && at[1] == '.')))
+			return false;
+		at += length;
+	}
+	return !*at && at - path < PATH_MAX;
+}
+
 /* The kernel's own resolution where it means the same here as there; the walk elsewhere: a magic link
  * (refused with ELOOP), our own entry in /proc reached through /proc/self, and names that exist for
  * the child alone (/proc/self/fd/7). */
@@ -409,9 +421,19 @@ static int open_path(struct task *task, int dirfd, const char *path, bool follow
 		path_of_fd(base, resolved);
 		return base;
 	}
+	/* Most paths are written as what they mean: then the kernel need not be asked for that. */
+	bool plain = is_plain(path);
+	how.resolve |= plain ? RESOLVE_NO_SYMLINKS : 0;
 	int fd = (int)syscall(SYS_openat2, base, path, &how, sizeof how);
+	if (fd < 0 && errno == ELOOP && plain) {
+		plain = false;
+		how.resolve = RESOLVE_NO_MAGICLINKS;
+		fd = (int)syscall(SYS_openat2, base, path, &how, sizeof how);
+	}
 	int error = errno;
-	if (fd >= 0)
+	if (fd >= 0 && plain)
+		strcpy(resolved, path);
+	else if (fd >= 0)
 		path_of_fd(fd, resolved);
 	bool own = strncmp(path, "/proc", 5) == 0 || strncmp(path, "/dev", 4) == 0;
 	bool done = fd >= 0 ? !path_is_protected(resolved)

@@ -213,6 +213,8 @@ static bool read_record(struct plan *plan, struct cursor *c) {
 		struct fs_grant *grant = ADD(plan->grants, plan->n_grants);
 		grant->rights = number(c, 16, UINT64_MAX);
 		grant->path = next(c);
+	} else if (!strcmp(record, "sure")) {
+		*ADD(plan->sure, plan->n_sure) = next(c);
 	} else if (!strcmp(record, "port")) {
 		struct port_grant *grant = ADD(plan->ports, plan->n_ports);
 		grant->rights = number(c, 16, UINT64_MAX);
@@ -588,6 +590,33 @@ struct verdict plan_decide(const struct plan *plan, const struct operation *op) 
 	return verdict;
 }
 
+/* Order of paths in which a directory is followed by what lies in it, before anything else. */
+static int by_path(const void *left, const void *right) {
+	const unsigned char *a = *(const unsigned char *const *)left;
+	const unsigned char *b = *(const unsigned char *const *)right;
+	for (; *a && *a == *b; a++)
+		b++;
+	return (*a == '/' ? 1 : *a) - (*b == '/' ? 1 : *b);
+}
+
+/* Whether a resolved path is one that the child's own domain lets it read, or lies below one. None of
+ * them lies below another, so it is the last that is not after the path. */
+bool plan_surely_readable(const struct plan *plan, const char *path) {
+	int low = 0, high = plan->n_sure;
+	while (low < high) {
+		int middle = (low + high) / 2;
+		if (by_path(&plan->sure[middle], &path) <= 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!low)
+		return false;
+	const char *sure = plan->sure[low - 1];
+	size_t length = strlen(sure);
+	return !strncmp(sure, path, length) && (!path[length] || path[length] == '/');
+}
+
 /* Reads a table. ``text`` must stay: the table points into it. False with a message in ``error``. */
 bool plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t error_size) {
 	static const char magic[] = "modelarmor-plan\t1\n";
@@ -624,6 +653,8 @@ bool plan_parse(struct plan *plan, char *text, size_t length, char *error, size_
 	}
 	for (int i = 0; i < plan->n_rules; i++)
 		plan->present[plan->rules[i].class][wanted_of(&plan->rules[i])] = true;
+	if (plan->n_sure)
+		qsort(plan->sure, (size_t)plan->n_sure, sizeof *plan->sure, by_path);
 	return build_index(plan);
 }
 
