@@ -253,6 +253,7 @@ struct task {
 void task_init(struct task *task, int listener, uint64_t id, pid_t pid);
 bool task_alive(const struct task *task);
 void task_status(struct task *task);
+pid_t task_tgid(struct task *task);
 void task_stat(struct task *task);
 const char *task_exe(struct task *task);
 const char *task_parent_exe(struct task *task);

@@ -136,8 +136,7 @@ struct verdict notify_judge(const struct plan *plan, struct task *task, enum kin
 	    preset_refuses(plan, PRESET_FILELESS, &verdict, &audit))
 		return verdict;
 	if (plan->n_presets && opening && foreign) {
-		task_status(task);
-		if (foreign != task->tgid && foreign != task->pid &&
+		if (foreign != task->pid && foreign != task_tgid(task) &&
 		    (preset_refuses(plan, PRESET_PROTECT_PROC, &verdict, &audit) ||
 		     (!strcmp(rest, "/environ") &&
 		      preset_refuses(plan, PRESET_PROTECT_ENV, &verdict, &audit))))
@@ -155,7 +154,7 @@ struct verdict notify_judge(const struct plan *plan, struct task *task, enum kin
 			verdict = other;
 	}
 	if (verdict.allow && verdict.rule == RULE_NONE && kind != OP_EXEC &&
-	    belongs_to_machine(path, kind, foreign && foreign != task->tgid, inode_fd))
+	    belongs_to_machine(path, kind, foreign && foreign != task_tgid(task), inode_fd))
 		verdict = (struct verdict){.rule = RULE_SANDBOX, .audit = RULE_NONE};
 	if (verdict.allow && verdict.audit == RULE_NONE)
 		verdict.audit = audit;
@@ -329,16 +328,15 @@ static struct pending_exec {
 } pending[256];
 static int n_pending;
 
-static void expect_exec(struct task *task, int fd) {
-	struct stat st, before = {0};
+static void expect_exec(struct task *task, const struct stat *st) {
+	struct stat before = {0};
 	char link[64];
 	snprintf(link, sizeof link, "/proc/%d/exe", task->pid);
 	stat(link, &before);
-	if (fstat(fd, &st) < 0 || n_pending == (int)countof(pending))
+	if (n_pending == (int)countof(pending))
 		return;
 	struct pending_exec *exec = &pending[n_pending++];
-	task_status(task);
-	*exec = (struct pending_exec){.pid = task->tgid, .dev = st.st_dev, .ino = st.st_ino,
+	*exec = (struct pending_exec){.pid = task_tgid(task), .dev = st->st_dev, .ino = st->st_ino,
 				      .before = before.st_ino};
 	clock_gettime(CLOCK_MONOTONIC, &exec->until);
 	exec->until.tv_sec += 2;
@@ -350,11 +348,13 @@ static bool exec_settled(const struct plan *plan, const struct pending_exec *exe
 	struct stat st;
 	char link[64];
 	snprintf(link, sizeof link, "/proc/%d/exe", exec->pid);
-	autoclose int fd = open(link, O_PATH | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0 || (st.st_ino == exec->ino && st.st_dev == exec->dev))
+	if (stat(link, &st) < 0 || (st.st_ino == exec->ino && st.st_dev == exec->dev))
 		return true;
 	if (st.st_ino == exec->before)
 		return false;
+	autoclose int fd = open(link, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return true;
 	struct task task;
 	task_init(&task, -1, 0, exec->pid);
 	task.inode_fd = fd;
@@ -450,10 +450,8 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 	}
 	task->argv = argv;
 	bool enforce = plan->modes[TRAP_EXEC] == MODE_ENFORCE, good = true, loader = false;
-	if (n_pending) {
-		task_status(task);
-		settle_execs_of(plan, task->tgid);
-	}
+	if (n_pending)
+		settle_execs_of(plan, task_tgid(task));
 	for (int depth = 0; good && depth < 5; depth++) {
 		path_resolve(task, dirfd, path,
 			     flags & AT_SYMLINK_NOFOLLOW ? RESOLVE_LINK : RESOLVE_FOLLOW, &at);
@@ -477,7 +475,7 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 		}
 		good = verdict.allow;
 		if (good && enforce && !first && !loader)
-			expect_exec(task, at.fd);
+			expect_exec(task, &st);
 		if (loader)
 			break;
 		interpreter_of(at.fd, script, &loader);

@@ -129,6 +129,13 @@ void task_status(struct task *task) {
 	task->caps = caps;
 }
 
+/* The process that the task is a thread of: itself, where it is the first one. */
+pid_t task_tgid(struct task *task) {
+	if (syscall(SYS_tgkill, task->pid, task->pid, 0) < 0)
+		task_status(task);
+	return task->tgid;
+}
+
 void task_stat(struct task *task) {
 	char text[1024];
 	if (task->have_stat)
@@ -352,11 +359,10 @@ static int walk(struct task *task, int base, const char *path, bool follow_last)
 		}
 		path_of_fd(step, where);
 		if (!strcmp(where, "/proc/self") || !strcmp(where, "/proc/thread-self")) {
-			task_status(task);
 			if (where[6] == 's')
-				snprintf(target, sizeof target, "%d", task->tgid);
+				snprintf(target, sizeof target, "%d", task_tgid(task));
 			else
-				snprintf(target, sizeof target, "%d/task/%d", task->tgid, task->pid);
+				snprintf(target, sizeof target, "%d/task/%d", task_tgid(task), task->pid);
 		} else if (on_proc(step) && path_proc_pid(where, NULL)) {
 			/* A magic link is followed by opening through it, never by its text. Whose it is, is
 			 * checked first: ours would lead anywhere. */
@@ -423,8 +429,14 @@ static int open_path(struct task *task, int dirfd, const char *path, bool follow
 	}
 	/* Most paths are written as what they mean: then the kernel need not be asked for that. */
 	bool plain = is_plain(path);
+	const char *meant = path;
+	char own_entry[PATH_MAX];
+	if (plain && !strncmp(path, "/proc/self/", 11) && strlen(path) < PATH_MAX - 16) {
+		snprintf(own_entry, sizeof own_entry, "/proc/%d%s", task_tgid(task), path + 10);
+		meant = own_entry;
+	}
 	how.resolve |= plain ? RESOLVE_NO_SYMLINKS : 0;
-	int fd = (int)syscall(SYS_openat2, base, path, &how, sizeof how);
+	int fd = (int)syscall(SYS_openat2, base, meant, &how, sizeof how);
 	if (fd < 0 && errno == ELOOP && plain) {
 		plain = false;
 		how.resolve = RESOLVE_NO_MAGICLINKS;
@@ -432,7 +444,7 @@ static int open_path(struct task *task, int dirfd, const char *path, bool follow
 	}
 	int error = errno;
 	if (fd >= 0 && plain)
-		strcpy(resolved, path);
+		strcpy(resolved, meant);
 	else if (fd >= 0)
 		path_of_fd(fd, resolved);
 	bool own = strncmp(path, "/proc", 5) == 0 || strncmp(path, "/dev", 4) == 0;
