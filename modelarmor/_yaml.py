@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _MAX_DEPTH = 20
 
 
 def read(path: Path) -> Any:
-    """The one document of a file, as plain data.
+    """The one document of a file, as plain data, which nobody may change: it is kept.
 
     Raises:
         ValueError: it cannot be read, is too large, or is not one document of plain YAML; keys
@@ -29,6 +30,12 @@ def read(path: Path) -> Any:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
+    return _kept(data)
+
+
+@lru_cache(maxsize=32)
+def _kept(data: bytes) -> Any:
+    """`loads`, kept by content: each kernel that starts wants the same few files."""
     return loads(data)
 
 

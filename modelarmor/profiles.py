@@ -406,7 +406,7 @@ def _mark(text: str) -> str:
 
 
 def _unmark(text: str) -> str:
-    return re.sub(re.escape(_MARK) + r"(\w+)", r"${\1}", text)
+    return re.sub(re.escape(_MARK) + r"(\w+)", r"${\1}", text) if _MARK in text else text
 
 
 def _escape(path: str) -> str:
@@ -456,7 +456,9 @@ def _fill_policy(policy: Policy, filler: _Filler) -> Policy:
 
 
 def _fill_rule(rule: _R, filler: _Filler) -> Iterator[_R]:
-    rule = replace(rule, outcome=_unmark_outcome(rule.outcome))
+    outcome = _unmark_outcome(rule.outcome)
+    if outcome is not rule.outcome:
+        rule = replace(rule, outcome=outcome)
     if isinstance(rule, PathRule | ProtocolRule | DnsRule | CapabilityRule) and rule.from_source:
         paths = [path for source in rule.from_source for path in filler.fill(source)]
         if not paths:
@@ -469,7 +471,7 @@ def _fill_rule(rule: _R, filler: _Filler) -> Iterator[_R]:
         rule = replace(rule, from_source=tuple(dict.fromkeys(sources)))
     if isinstance(rule, PathRule) and rule.match != "execname":
         for value in filler.fill(rule.value, rule.match):
-            yield replace(rule, value=value)
+            yield rule if value == rule.value else replace(rule, value=value)
     elif isinstance(rule, SyscallRule) and rule.path:
         for value in filler.fill(rule.path):
             yield replace(rule, path=value)
@@ -484,7 +486,8 @@ def _fill_source(source: SyscallSource, filler: _Filler) -> list[SyscallSource]:
 
 
 def _unmark_outcome(outcome: Outcome) -> Outcome:
-    return replace(outcome, message=_unmark(outcome.message))
+    message = _unmark(outcome.message)
+    return outcome if message == outcome.message else replace(outcome, message=message)
 
 
 # --- profile.yaml
