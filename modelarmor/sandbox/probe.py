@@ -97,7 +97,7 @@ def probe() -> Report:
         reasons.append(f"{helper} cannot be executed by uid {os.getuid()}")
     notification, acts = False, False
     if not reasons:
-        notification, acts, reason = _try_it(str(helper))
+        notification, acts, reason = _try_it(str(helper), process.GO)
         if reason:
             reasons.append(reason)
     for version, what in _ABI_BRINGS.items():
@@ -126,14 +126,14 @@ def probe() -> Report:
     )  # fmt: skip
 
 
-def _try_it(helper: str) -> tuple[bool, bool, str]:
+def _try_it(helper: str, go: bytes) -> tuple[bool, bool, str]:
     """Run the helper with an empty plan: does it confine, can it act on sockets, why not."""
     scoped = 3 if landlock_abi() >= 6 else 0
     plan = f"modelarmor-plan\t1\nlandlock\t2000\t0\t{scoped:x}\t1\ngrant\t2000\t/\n"
     plan_fd = os.memfd_create("modelarmor-plan")
     os.write(plan_fd, plan.encode())
-    os.lseek(plan_fd, 0, os.SEEK_SET)
     control_read, control = os.pipe()
+    os.write(control, go)
     events, events_write = os.pipe()
     try:
         # It waits for us: of a command that has ended already nobody can say what it would allow.

@@ -23,7 +23,7 @@ from modelarmor.policy.model import Policy, Posture
 from modelarmor.sandbox import cgroup
 from modelarmor.sandbox.events import Reader
 from modelarmor.sandbox.network import Egress
-from modelarmor.sandbox.plan import Plan
+from modelarmor.sandbox.plan import Machine, Plan
 from modelarmor.sandbox.planner import make_plan
 from modelarmor.sandbox.resources import Resources
 
@@ -33,6 +33,8 @@ CANNOT_CONFINE = 125
 HELPER = Path(__file__).with_name("modelarmor-helper")
 
 _START_SECONDS = 20.0
+#: the first byte of the control pipe; signals follow
+GO = b"\0"
 _PIPE_BYTES = 1 << 20
 _UNRESTRICTED = Egress.unrestricted()
 
@@ -250,39 +252,31 @@ class Sandbox:
         program = shutil.which(workload.command[0], path=env.get("PATH", os.defpath))
         # A name that is not found goes to the helper as it is, which reports it as a shell does.
         command = [program or workload.command[0], *workload.command[1:]]
-        plan = make_plan(
-            workload.policies,
-            workload.posture,
-            egress=workload.network,
-            resources=workload.resources,
-            capabilities=workload.capabilities,
-            command=command,
-            machine=report.machine,
+        # The helper gets ready while the plan that it waits for is made.
+        popen, control, events, table = _launch(
+            command,
+            cwd=workload.cwd,
+            env=env,
+            pass_fds=pass_fds,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=start_new_session,
         )
-        if plan.unenforceable:
-            rules = "; ".join(
-                f"{rule.rule.place}: {rule.rule.where}: {rule.note}" for rule in plan.unenforceable
-            )
-            raise CannotConfine(f"{workload.name}: rules that cannot be enforced here: {rules}")
-        group = cgroup.make(workload.resources)
-        records = [
-            *_limits(workload, group),
-            *group.records(),
-        ]
+        group = cgroup.ControlGroup()
         try:
-            popen, control, events = _launch(
-                plan.text(records),
-                command,
-                cwd=workload.cwd,
-                env=env,
-                pass_fds=pass_fds,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=start_new_session,
-            )
+            with open(table, "wb") as file:  # noqa: PTH123  a descriptor
+                plan = _plan(workload, command, report.machine)
+                group = cgroup.make(workload.resources)
+                file.write(plan.text([*_limits(workload, group), *group.records()]))
+            with contextlib.suppress(BrokenPipeError):  # it ended, which `_await_start` tells
+                os.write(control, GO)
         except BaseException:
-            group.close()
+            popen.kill()
+            os.close(control)
+            os.close(events)
+            with popen:  # waits, and closes what it has of pipes
+                group.close()
             raise
         record = recorder or Recorder(workload.name)
         reader = Reader(
@@ -301,17 +295,35 @@ class Sandbox:
         return process
 
 
+def _plan(workload: Workload, command: Sequence[str], machine: Machine) -> Plan:
+    plan = make_plan(
+        workload.policies,
+        workload.posture,
+        egress=workload.network,
+        resources=workload.resources,
+        capabilities=workload.capabilities,
+        command=command,
+        machine=machine,
+    )
+    if plan.unenforceable:
+        rules = "; ".join(
+            f"{rule.rule.place}: {rule.rule.where}: {rule.note}" for rule in plan.unenforceable
+        )
+        raise CannotConfine(f"{workload.name}: rules that cannot be enforced here: {rules}")
+    return plan
+
+
 def _launch(
-    table: bytes, command: Sequence[str], *, pass_fds: Sequence[int], **options: Any
-) -> tuple[subprocess.Popen[bytes], int, int]:
-    """Start the helper. Returns it, the control pipe's end to write and the events' to read."""
+    command: Sequence[str], *, pass_fds: Sequence[int], **options: Any
+) -> tuple[subprocess.Popen[bytes], int, int, int]:
+    """Start the helper, which does nothing before `GO`.
+
+    Returns it, the control pipe's end to write, the events' to read, and the file for the plan.
+    """
     plan = os.memfd_create("modelarmor-plan")
     control_read, control = os.pipe()
     events, events_write = os.pipe()
     try:
-        with open(os.dup(plan), "wb") as file:  # noqa: PTH123  a descriptor
-            file.write(table)
-        os.lseek(plan, 0, os.SEEK_SET)
         with contextlib.suppress(OSError):  # more than the user's share of pipe memory
             fcntl.fcntl(events_write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         arguments = ["--plan", plan, "--control", control_read, "--events", events_write, "--"]
@@ -321,13 +333,13 @@ def _launch(
             **options,
         )
     except BaseException:
-        os.close(control)
-        os.close(events)
+        for fd in (control, events, plan):
+            os.close(fd)
         raise
     finally:
-        for fd in (plan, control_read, events_write):
-            os.close(fd)
-    return popen, control, events
+        os.close(control_read)
+        os.close(events_write)
+    return popen, control, events, plan
 
 
 def _limits(workload: Workload, group: cgroup.ControlGroup) -> list[tuple[str | int, ...]]:

@@ -324,6 +324,10 @@ int main(int argc, char **argv) {
 	fcntl(control, F_SETFD, FD_CLOEXEC);
 	fcntl(events, F_SETFD, FD_CLOEXEC);
 	report_to(events);
+	/* The caller makes the plan while we start, and says when it is there; or it has given up. */
+	if (read(control, &(char){0}, 1) != 1)
+		return EXIT_CANNOT_CONFINE;
+	lseek(plan_fd, 0, SEEK_SET);
 	if (!plan_read(plan_fd, &plan, error, sizeof error) ||
 	    !resource_open(&plan, error, sizeof error))
 		return give_up(error);
