@@ -98,7 +98,7 @@ def _latency(user: User, refusals: int) -> None:
     cell = (
         "import json, time\ntimes = {}\n"
         f"for i in range({refusals}):\n"
-        "    path = f'/etc/shadow/{i}'\n"
+        f"    path = '{_keys(user)}/' + str(i)\n"
         "    times[path] = time.time() * 1000\n"
         "    try: open(path)\n    except OSError: pass\n"
         "    time.sleep(0.25)\n"
@@ -108,7 +108,7 @@ def _latency(user: User, refusals: int) -> None:
     user.page.evaluate(_WATCH)
     user.run_all()
     refused: dict[str, float] = json.loads(user.outputs()[0])
-    user.page.wait_for_function(f"painted['/etc/shadow/{refusals - 1}'] > 0")
+    user.page.wait_for_function(f"painted['{_keys(user)}/{refusals - 1}'] > 0")
     painted: dict[str, float] = user.page.evaluate("painted")
     waits = sorted(painted[path] - at for path, at in refused.items() if painted.get(path))
     print(f"refused call to painted row, {len(waits)} of {refusals}: {_spread(waits)}")
@@ -134,7 +134,8 @@ def _idle(user: User, seconds: int, *, extension: bool) -> None:
 
 def _flood(user: User, rows: int) -> None:
     cell = (
-        f"for i in range({_FLOOD}):\n    try: open(f'/etc/shadow/{{i}}')\n    except OSError: pass"
+        f"for i in range({_FLOOD}):\n"
+        f"    try: open('{_keys(user)}/' + str(i))\n    except OSError: pass"
     )
     _open(user, cell)
     user.page.wait_for_timeout(2000)
@@ -155,6 +156,11 @@ def _flood(user: User, rows: int) -> None:
     for _ in range(60):
         user.page.keyboard.press("PageDown")
     print(f"  frames while paging down: {_spread(sorted(user.page.evaluate('frames_')))}")
+
+
+def _keys(user: User) -> Path:
+    """A directory that no profile opens."""
+    return user.lab.home.path / ".ssh"
 
 
 def _metrics(user: User) -> dict[str, float]:

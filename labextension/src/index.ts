@@ -17,6 +17,8 @@ import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
+import { IDisposable } from '@lumino/disposable';
+
 import { Actions } from './lab/actions';
 import { Focus } from './lab/focus';
 import { Notebooks } from './lab/notebooks';
@@ -65,14 +67,26 @@ const core: JupyterFrontEndPlugin<IModelArmor> = {
     const focus = new Focus(notebookTracker, consoleTracker);
     const notebooks = new Notebooks(app, notebookTracker, store);
     const panel = new PanelModel(store);
-    focus.changed.connect(() => {
+    let watch: IDisposable | undefined; // notebooks are watched anyway, consoles are not
+    const follow = () => {
       panel.current = focus.kernelId;
+      const before = watch;
+      watch = focus.kernelId ? store.watch(focus.kernelId) : undefined;
+      before?.dispose();
+    };
+    focus.changed.connect(() => {
+      follow();
       void store.refresh();
     });
-    panel.current = focus.kernelId;
+    follow();
     app.serviceManager.events.stream.connect((_, event) => {
       if (event.schema_id === VIOLATION) {
         store.ring(event);
+      }
+    });
+    document.addEventListener('visibilitychange', () => {
+      if (!document.hidden) {
+        void store.refresh(); // it slept while nobody looked
       }
     });
     store.start();

@@ -51,8 +51,8 @@ export class Store implements IDisposable {
       name: '@modelarmor/labextension:store',
       frequency: {
         interval: this._options.interval,
-        backoff: true,
-        max: Math.max(60_000, this._options.interval)
+        backoff: false, // one small request: what heals should be seen soon
+        max: this._options.interval
       },
       standby: 'when-hidden',
       factory: () => this._look()
@@ -94,7 +94,7 @@ export class Store implements IDisposable {
     this._poll.frequency = {
       ...this._poll.frequency,
       interval: this._options.interval,
-      max: Math.max(60_000, this._options.interval)
+      max: this._options.interval
     };
     for (const record of this._records.values()) {
       record.rows = this._options.rows;
@@ -175,7 +175,7 @@ export class Store implements IDisposable {
       states = await this._api.kernels();
     } catch (error) {
       await this._failed(error);
-      throw error; // the poll waits longer
+      return;
     }
     this._set('ok');
     const first = !this._listed;
