@@ -214,8 +214,8 @@ confined, against `sha256sum` of the same files in the same round. A ratio of 1 
 
 {warning}{table}
 Models of {mib} MiB where nothing else is said, in the page cache; medians of {rounds} rounds,
-ratios with [least-greatest]. *memory* is the most that any process took. The start of an interpreter
-and of the sandbox is part of ModelArmor's time; other scanners are not.
+ratios with [least-greatest]. *memory* is the most that any process took. The start of an
+interpreter and of the sandbox is part of ModelArmor's time; other scanners are not.
 
 {facts}
 """

@@ -85,6 +85,8 @@ def look_within(report: Report, data: Data, location: str, budget: Budget) -> in
             _look(report, config, f"{location}:{start}")
             break
         at = start + end
+    if found >= 1000:
+        report.incomplete(location, "more than a thousand configurations")
     return found
 
 

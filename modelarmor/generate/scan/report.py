@@ -34,6 +34,7 @@ class Report:
     #: paths that some reader looked into to its end
     inspected: set[str] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
+    _rooms: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(
         self,
@@ -56,12 +57,8 @@ class Report:
         known = self.findings.get(key)
         if known is not None and SEVERITIES.index(known.severity) <= SEVERITIES.index(severity):
             return
-        if known is None:
-            self._counts[file] += 1
-            if self._counts[file] > PER_FILE and severity not in ("critical", "high"):
-                return
-            if self._counts[file] > 4 * PER_FILE or len(self.findings) >= TOTAL:
-                return
+        if known is None and not self._has_room(file, severity):
+            return
         self.findings[key] = Finding(
             rule=rule,
             severity=severity,
@@ -70,6 +67,14 @@ class Report:
             location=clip(location),
             techniques=tuple(techniques),
         )
+
+    def _has_room(self, file: str, severity: Severity) -> bool:
+        """Each severity has its own room, so that no flood of small findings hides a grave one."""
+        self._counts[file] += 1
+        self._rooms[file, severity] += 1
+        self._rooms["", severity] += 1
+        most = 4 * PER_FILE if severity in ("critical", "high") else PER_FILE
+        return self._rooms[file, severity] <= most and self._rooms["", severity] <= TOTAL
 
     def incomplete(self, location: str, why: str, severity: Severity = "medium") -> None:
         """Note that something was not looked into, or not to its end: no pass."""

@@ -81,7 +81,10 @@ def _look_json(report: Report, text: str, location: str) -> None:
             templates.look(report, text.encode().decode("unicode_escape", "replace"), location)
         return
     seen: set[str] = set()
-    for key, item in _items(value):
+    for count, (key, item) in enumerate(_items(value)):
+        if count >= _MAX_NODES:
+            report.incomplete(location, f"more than {_MAX_NODES} values")
+            break
         if isinstance(item, str) and ("{{" in item or "{%" in item) and item not in seen:
             seen.add(item)
             templates.look(report, item, f"{location}!{clip(key)[:60]}")
@@ -100,10 +103,8 @@ def _look_json(report: Report, text: str, location: str) -> None:
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     """Each key with its value, and each item of a list with its list's key."""
     pending: list[tuple[str, Any]] = [("", value)]
-    count = 0
-    while pending and count < _MAX_NODES:
+    while pending:
         key, item = pending.pop()
-        count += 1
         yield key, item
         if isinstance(item, dict):
             pending += [(str(name), inner) for name, inner in item.items()]

@@ -164,6 +164,21 @@ def test_a_long_pickle_needs_little_memory_and_is_read_to_its_end(tmp_path: Path
     assert peak < 32 << 20
 
 
+def test_no_flood_of_findings_hides_a_grave_one() -> None:
+    unknown = b"".join(
+        malicious.text(f"evil{number}") + malicious.text("x") + b"\x930" for number in range(2000)
+    )
+    found = look_at_bytes(stream(unknown + SYSTEM), "model.pkl").findings.values()
+    assert "critical" in {item.severity for item in found}
+
+
+def test_what_stands_behind_many_others_is_looked_into_too() -> None:
+    harmless = malicious.call("torch.storage", "_load_from_bytes", b"C\x04\x80\x04N.")
+    evil = malicious.call("torch.storage", "_load_from_bytes", b"C" + bytes((len(EVIL),)) + EVIL)
+    assert "pickle-executes" in rules(stream(harmless * 500 + evil))
+    assert "not-inspected" in rules(stream(b"N") * 200 + EVIL)
+
+
 def test_a_position_is_told() -> None:
     found = look_at_bytes(b"\x80\x04" + b"N0" * 50 + SYSTEM + b".", "model.pkl").findings
     (finding,) = found.values()

@@ -15,7 +15,7 @@ from modelarmor.generate.scan.report import CARRIES, EVADE, EXECUTE, EXHAUST, Re
 
 #: streams in one file that are followed
 _MAX_STREAMS: Final = 64
-_MAX_NESTED: Final = 64
+_MAX_NESTED: Final = 10_000
 #: torch/serialization.py, MAGIC_NUMBER
 _TORCH_MAGIC: Final = 0x1950A86A20F9469CFC6C
 #: words in bytecode that are worth a reviewer's look
@@ -64,7 +64,10 @@ def look(
     if main.arrays == 0 or len(readings) == 1:
         readings = readings[:1]
         main = first
-    readings += _following(data, main, tick)
+    following = _following(data, main, tick)
+    if len(following) == _MAX_STREAMS:
+        report.incomplete(location, f"more than {_MAX_STREAMS} pickles, one behind another", "high")
+    readings += following
     for reading in readings:
         _tell(report, reading, location, torch=torch, script=script)
     if len(readings) > 1 and main is not first and first.how == "stop":
@@ -75,9 +78,11 @@ def look(
         )  # fmt: skip
     _end(report, data, location, main, readings)
     for reading in readings:
+        if len(reading.nested) > _MAX_NESTED:
+            report.incomplete(location, f"more than {_MAX_NESTED} pickles within it", "high")
         for stretch in reading.nested[:_MAX_NESTED]:
             if depth > 8:
-                report.incomplete(location, "pickles within pickles, more than 8 deep")
+                report.incomplete(location, "pickles within pickles, more than 8 deep", "high")
                 break
             within = Part(data, stretch.offset, stretch.size)
             look(report, within, f"{location}:{stretch.offset}", expected=True, tick=tick,

@@ -322,7 +322,8 @@ class Machine:
         given = arguments if isinstance(arguments, tuple) else ()
         if (function.module, function.name) in _TORCH_BYTES and given:
             if isinstance(given[0], Bytes):
-                self.reading.nested.append(given[0])
+                if len(self.reading.nested) < _MAX_USES:
+                    self.reading.nested.append(given[0])
             else:
                 self._odd("pickle-computed-name", f"{function.path} unpickles what is no constant")
         if function.name in ("CodeType", "_make_function", "_create_code", "code"):
