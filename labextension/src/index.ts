@@ -274,7 +274,7 @@ const notebook: JupyterFrontEndPlugin<void> = {
 };
 
 /** Says once when something new is refused. */
-const notifier: JupyterFrontEndPlugin<void> = {
+const notifications: JupyterFrontEndPlugin<void> = {
   id: '@modelarmor/labextension:notifications',
   description: 'A notification for the first violation of a kind.',
   autoStart: true,
@@ -285,7 +285,7 @@ const notifier: JupyterFrontEndPlugin<void> = {
     armor: IModelArmor,
     translator: ITranslator | null
   ): void => {
-    new Notifier(armor.store, {
+    const notifier = new Notifier(armor.store, {
       enabled: () => armor.settings.notifications,
       seen: kernelId =>
         armor.panel.visible &&
@@ -298,7 +298,8 @@ const notifier: JupyterFrontEndPlugin<void> = {
       },
       trans: (translator ?? nullTranslator).load('modelarmor')
     });
+    armor.panel.changed.connect(() => notifier.dismissSeen());
   }
 };
 
-export default [core, panel, status, notebook, notifier, widget];
+export default [core, panel, status, notebook, notifications, widget];

@@ -28,6 +28,16 @@ export class Notifier {
     _store.recordChanged.connect((_, kernelId) => this._onRecord(kernelId));
   }
 
+  /** What the user sees in the panel needs no notification any more. */
+  dismissSeen(): void {
+    for (const [kernelId, { id }] of this._shown) {
+      if (this._options.seen(kernelId)) {
+        Notification.dismiss(id);
+        this._shown.delete(kernelId);
+      }
+    }
+  }
+
   private _onRecord(kernelId: string): void {
     const record = this._store.record(kernelId);
     if (!record || record.entries.length === 0) {

@@ -19,6 +19,7 @@ class Form<T> extends ReactWidget implements Dialog.IBodyWidget<T> {
   ) {
     super();
     this.addClass('jp-ModelArmor-form');
+    this.node.tabIndex = -1;
   }
 
   getValue(): T {
@@ -178,7 +179,7 @@ export async function askName(
   const { button, value } = await showDialog({
     title: trans.__('Save as a Profile of Your Own'),
     body,
-    focusNodeSelector: 'input[name="profile-name"]',
+    focusNodeSelector: '.jp-ModelArmor-form', // what changes is read first
     buttons: [
       Dialog.cancelButton(),
       Dialog.okButton({ label: trans.__('Save Profile') })

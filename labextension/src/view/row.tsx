@@ -61,7 +61,9 @@ export function Row(props: {
         </time>
       </div>
       <div className="jp-ModelArmor-resource" title={visible(resource, 1000)}>
-        <bdi>{visible(resource, 300)}</bdi>
+        {halves(resource).map((half, i) => (
+          <bdi key={i}>{visible(half, 300)}</bdi>
+        ))}
       </div>
       <div className="jp-ModelArmor-by jp-ModelArmor-faint">
         {props.kernel && <b>{visible(props.kernel, 60)} · </b>}
@@ -69,6 +71,14 @@ export function Row(props: {
       </div>
     </div>
   );
+}
+
+/** A path's directory and what is in it; other text is whole. */
+function halves(resource: string): string[] {
+  const slash = resource.startsWith('/') ? resource.lastIndexOf('/') : 0;
+  return slash > 0
+    ? [resource.slice(0, slash), resource.slice(slash)]
+    : [resource];
 }
 
 const CLOCK = new Intl.DateTimeFormat(undefined, {
