@@ -25,10 +25,12 @@ def reason(asked: Operation) -> str:
     return ""
 
 
-#: what every loader of MLflow models asks for, whether or not this observation came to it
+#: what any model may come to ask for, whether or not it did while it was watched
 ALWAYS: Final = (
     Event(phase="start", operation=Operation("exec", "/usr/bin/uname", args=("-p",))),
     Event(phase="start", operation=Operation("network", family="inet6", protocol="tcp")),
+    Event(phase="serve", operation=Operation("exec", "/usr/bin/lscpu", args=("--parse=core",))),
+    Event(phase="serve", operation=Operation("exec", "/usr/bin/cat", args=("/proc/cpuinfo",))),
 )
 
 

@@ -83,6 +83,8 @@ def _relocated(made: Evidence, at: Path) -> Path:
         for event in made.observation.events
         if event.operation.path.startswith(marker)
     }
+    # of a module that is a file only what was compiled from it is opened
+    tops |= {path.name for path in (source / packages).glob("*.py")}
     (at / packages).mkdir(parents=True)
     (at / "bin").mkdir()
     (at / "bin" / "python").symlink_to((source / "bin" / "python").resolve())
