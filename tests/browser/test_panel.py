@@ -275,7 +275,7 @@ def test_a_flood_stays_bounded_and_can_be_scrolled(user: User) -> None:
     _status(user).click()
     user.run_all()
     expect(_panel(user).get_by_role("tab", name="Violations")).to_contain_text("3,0")
-    expect(_rows(user).filter(has_text=".ssh/2999")).to_be_visible()
+    expect(_rows(user).filter(has_text=".ssh/").first).to_be_visible()
     assert _rows(user).count() < 60  # of 3,000: the others are not in the document
     _panel(user).get_by_role("listbox").focus()
     user.page.keyboard.press("End")
