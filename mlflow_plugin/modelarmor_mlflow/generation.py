@@ -119,7 +119,7 @@ def _follow(
 
 def _pump(stream: Any, lines: queue.Queue[str | None]) -> None:
     while line := stream.readline(_MAX_LINE):
-        lines.put(line.rstrip("\n"))
+        lines.put("".join(c if c.isprintable() else " " for c in line.rstrip("\n")))
     lines.put(None)
 
 
@@ -130,7 +130,7 @@ def _progress(line: str) -> str | None:
     except ValueError:
         return None
     found = said.get("modelarmor-progress") if isinstance(said, dict) else None
-    return found if isinstance(found, str) else None
+    return " ".join(found.split()) if isinstance(found, str) and found.isprintable() else None
 
 
 def _end(process: subprocess.Popen[str]) -> None:

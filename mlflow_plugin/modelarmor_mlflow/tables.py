@@ -27,13 +27,14 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 METADATA: Final = MetaData()
 
-#: longer than MySQL's TEXT holds
-_LONG = Text(1 << 20)
+#: MySQL's TEXT ends at 64 KB
+_LONG = Text().with_variant(MEDIUMTEXT(), "mysql")
 
 REGISTRY: Final = Table(
     "modelarmor_registry",

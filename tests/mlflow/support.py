@@ -157,10 +157,10 @@ class Server:
 
     # --- models
 
-    def register(self, name, files=None, *, client=None, wait=True, **options):
+    def register(self, name, files=None, *, client=None, wait=True, experiment="0", **options):
         """Log a model, register a version of it and wait for its policy."""
         client = client or self.client
-        source, run = self.upload(files, client=client)
+        source, run = self.upload(files, client=client, experiment=experiment)
         return self.register_source(name, source, run, client=client, wait=wait, **options)
 
     def register_source(self, name, source, run=None, *, client=None, wait=True, **options):
@@ -171,10 +171,10 @@ class Server:
             self.wait_generated(name, version.version, client=client)
         return version
 
-    def upload(self, files=None, *, client=None):
+    def upload(self, files=None, *, client=None, experiment="0"):
         """Log a model; returns its source and its run."""
         client = client or self.client
-        run = client.create_run("0").info
+        run = client.create_run(experiment).info
         base = self.directory / "uploads" / run.run_id
         for path, text in {"MLmodel": "flavors: {}\n", "data.bin": "1", **(files or {})}.items():
             file = base / path
