@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -26,12 +27,23 @@ from jupyter_server.files.handlers import FilesHandler
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado import web
-from traitlets import Bool, Dict, Instance, Type, default
+from traitlets import Bool, Dict, Instance, Type, Unicode, default
 
 from modelarmor_jupyter.places import jupyter_directories
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotServed(web.HTTPError, OSError):
+    """A path that leads to what is not served.
+
+    As an `OSError` it leaves one entry out of a directory's listing instead of ending it.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(404, f"{path} does not lie in what is served")
+        self.errno = errno.EACCES
 
 
 class Tree:
@@ -43,14 +55,14 @@ class Tree:
         Its path.
     closed
         Directories in it that are not served, such as Jupyter's own.
-    hidden
-        Whether names that begin with a dot are served.
+    shown
+        The one name that begins with a dot and is served all the same.
     """
 
-    def __init__(self, root: Path, closed: Sequence[Path] = (), *, hidden: bool = False) -> None:
+    def __init__(self, root: Path, closed: Sequence[Path] = (), *, shown: str = "") -> None:
         self.root: Final = root.resolve()
         self._closed = tuple(directory.resolve() for directory in closed)
-        self._hidden = hidden
+        self._shown = shown
 
     def resolve(self, path: str) -> Path:
         """Where `path`, which may not exist, leads.
@@ -62,12 +74,12 @@ class Tree:
         """
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(self.root):
-            raise PermissionError(f"{path} leads out of the directory that is served")
+            raise PermissionError(errno.EACCES, f"{path} leads out of the directory that is served")
         below = real.relative_to(self.root).parts
-        if not self._hidden and any(part.startswith(".") for part in below):
-            raise PermissionError(f"{path} leads to a hidden file")
+        if any(part.startswith(".") and part != self._shown for part in below):
+            raise PermissionError(errno.EACCES, f"{path} leads to a hidden file")
         if any(real.is_relative_to(directory) for directory in self._closed):
-            raise PermissionError(f"{path} leads to one of Jupyter's own directories")
+            raise PermissionError(errno.EACCES, f"{path} leads to one of Jupyter's own directories")
         return real
 
     def open(self, path: str, flags: int) -> int:
@@ -85,7 +97,7 @@ class Tree:
         if stat.S_ISREG(os.fstat(file).st_mode):
             return file
         os.close(file)
-        raise PermissionError(f"{path} is not a regular file")
+        raise PermissionError(errno.EACCES, f"{path} is not a regular file")
 
     @contextlib.contextmanager
     def replace(self, path: str, **kwargs: Any) -> Iterator[IO[Any]]:
@@ -112,7 +124,7 @@ class Tree:
         """The open directory that holds what `path` leads to, and its name in there."""
         real = self.resolve(path)
         if real == self.root:
-            raise IsADirectoryError(f"{path} is a directory")
+            raise IsADirectoryError(errno.EISDIR, f"{path} is a directory")
         *between, name = real.relative_to(self.root).parts
         directory = os.open(self.root, _DIRECTORY)
         try:
@@ -158,8 +170,10 @@ class StrictCheckpoints(_InTree, AsyncFileCheckpoints):
 
     @property
     def tree(self) -> Tree:  # type: ignore[override]
-        return Tree(Path(self.root_dir), jupyter_directories(), hidden=True)
+        return Tree(Path(self.root_dir), jupyter_directories(), shown=self.checkpoint_dir)
 
+    # Where they lie is not configured: another place would be another that has to be hidden.
+    checkpoint_dir = Unicode(".ipynb_checkpoints")
     parent: StrictContentsManager
 
     def _get_os_path(self, path: str) -> str:
@@ -200,7 +214,7 @@ class StrictContentsManager(_InTree, AsyncLargeFileManager):  # type: ignore[mis
             self.tree.resolve(os_path)
         except OSError as error:
             self.log.warning("not served in strict mode: %s", error)
-            raise web.HTTPError(404, f"{path} does not lie in what is served") from error
+            raise NotServed(path) from error
         return os_path
 
     async def _save_large_file(self, os_path: str, content: str, format: str) -> None:

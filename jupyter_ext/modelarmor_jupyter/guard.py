@@ -111,9 +111,9 @@ def _header_setter(base_url: str, sources: Sequence[str]) -> type[web.OutputTran
                 # which do not run; the cookie is set by now.
                 headers["Location"], headers["Content-Length"] = self._clean_url, "0"
                 return 302, headers, b""
-            if not self._path.startswith(own) and _SCRIPT_TYPES.search(
-                headers.get("Content-Type", "")
-            ):
+            kind = headers.get("Content-Type", "")
+            is_script = not self._path.startswith(own) and _SCRIPT_TYPES.search(kind)
+            if is_script or kind == "text/plain":  # which the server says without the encoding
                 headers["Content-Type"] = "text/plain; charset=UTF-8"
             return status_code, headers, chunk
 

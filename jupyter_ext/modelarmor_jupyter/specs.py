@@ -18,7 +18,6 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from jupyter_server.serverapp import ServerApp
-from tornado import web
 
 from modelarmor_jupyter.config import RefusedRequest
 from modelarmor_jupyter.places import reachable
@@ -63,7 +62,9 @@ class StrictKernelSpecManager(KernelSpecManager):
         stanza = spec.metadata.setdefault("kernel_provisioner", {"provisioner_name": PROVISIONER})
         named = stanza.get("provisioner_name") if isinstance(stanza, dict) else stanza
         if named != PROVISIONER:
-            raise RefusedSpec(kernel_name, str(named))
+            error = RefusedSpec(kernel_name, str(named))
+            self.log.warning("strict mode: %s", error)  # REST only says that it is not there
+            raise error
         return spec
 
 
@@ -91,17 +92,17 @@ class StrictProvisioner(ModelArmorProvisioner):
 
         Raises
         ------
-        tornado.web.HTTPError
-            403 when the kernel would work outside of what is served, or could write or read what
+        RefusedRequest
+            when the kernel would work outside of what is served, or could write or read what
             decides about other kernels. Its message is for the user.
         """
+        kwargs["cwd"] = str(self._checked_place(kwargs.get("cwd")))
+        kwargs = await super().pre_launch(**kwargs)
         try:
-            kwargs["cwd"] = str(self._checked_place(kwargs.get("cwd")))
-            kwargs = await super().pre_launch(**kwargs)
             self._check_policy()
-        except RefusedRequest as error:
-            await self.cleanup(restart=False)
-            raise web.HTTPError(403, str(error)) from error
+        except RefusedRequest:
+            self._give_up()
+            raise
         return kwargs
 
     def _checked_place(self, cwd: str | None) -> Path:
