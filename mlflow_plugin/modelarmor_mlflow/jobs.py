@@ -130,16 +130,26 @@ def waiting(session: Session, settings: Worker, now: float) -> bool:
     return found.first() is not None
 
 
+def reap(session: Session, settings: Worker, now: float) -> list[Job]:
+    """Take the jobs of silent workers away from them; the session holds the lock.
+
+    Returns:
+        The jobs as they are now: waiting for another attempt, or failed.
+    """
+    silent = select(JOBS).where(JOBS.c.state == RUNNING, JOBS.c.heartbeat < now - settings.lease)
+    rows = session.execute(silent).all()
+    for row in rows:
+        _give_up(session, row, settings, now)
+    found = select(JOBS).where(JOBS.c.id.in_([row.id for row in rows]))
+    return [_job(row) for row in session.execute(found).all()]
+
+
 def claim(session: Session, worker: str, settings: Worker, now: float) -> Job | None:
-    """Take the oldest job that waits or whose worker is gone; the session holds the lock.
+    """Take the oldest job that waits; the session holds the lock.
 
     Returns:
         None where there is none, or as many are running as may.
     """
-    for row in session.execute(
-        select(JOBS).where(JOBS.c.state == RUNNING, JOBS.c.heartbeat < now - settings.lease)
-    ).all():
-        _give_up(session, row, settings, now)
     running = session.execute(
         select(func.count()).select_from(JOBS).where(JOBS.c.state == RUNNING)
     ).scalar_one()

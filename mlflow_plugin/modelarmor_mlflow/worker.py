@@ -93,12 +93,26 @@ class Worker:
                 return False
         with self._store.transactions.transaction() as session:
             tables.lock(session)
+            reaped = jobs.reap(session, settings, time.time())
             job = jobs.claim(session, self._name, settings, time.time())
+        for lost in reaped:
+            with in_workspace(lost.workspace):
+                self._show_lost(lost)
         if job is None:
             return False
         with in_workspace(job.workspace):
             self._do(job)
         return True
+
+    def _show_lost(self, lost: Job) -> None:
+        """Show what became of a job whose worker died, where it is still that."""
+        store = self._store
+        with store.transactions.transaction() as session:
+            tables.lock(session)
+            job = jobs.find(session, lost.workspace, lost.model, lost.version)
+            if job == lost:
+                row = store._get_sql_model_version(session, job.model, job.version)
+                tags.show_job(session, row, job.state, job.progress)
 
     def _do(self, job: Job) -> None:
         uri = f"models:/{job.model}/{job.version}"

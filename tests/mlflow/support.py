@@ -95,13 +95,13 @@ class Server:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),
-            "PYTHONPATH": f"{KIT}:{self.variables.get('PYTHONPATH', '')}".rstrip(":"),
+            "PYTHONPATH": f"{KIT}:{os.environ.get('PYTHONPATH', '')}".rstrip(":"),
             "MODELARMOR_REGISTRY_CONFIG": str(self.config),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
             "A_SECRET_OF_THE_SERVER": "hunter2",
-            **{key: value for key, value in self.variables.items() if key != "PYTHONPATH"},
+            **self.variables,
         }
 
     def start(self):

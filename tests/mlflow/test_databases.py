@@ -43,7 +43,8 @@ def postgres():
     run = {"cwd": place, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}, **who}
     try:
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-A", "trust", "-U", "mlflow", "--no-sync"],
+            [binaries / "initdb", "-D", data, "-A", "trust", "-U", "mlflow", "-E", "UTF8",
+             "--no-sync"],
             check=True, capture_output=True, **run,
         )  # fmt: skip
         with subprocess.Popen(

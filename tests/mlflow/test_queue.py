@@ -96,6 +96,23 @@ def test_generation_that_takes_too_long_is_a_failure(tmp_path, name):
         assert "gave up after 3 s" in tags[names.PROGRESS]
 
 
+def test_model_that_kills_every_worker_is_given_up(tmp_path, name):
+    go = tmp_path / "never"
+    with Server(tmp_path / "registry", config={"worker": {"attempts": 2}}) as server:
+        for attempt in range(2):
+            started = tmp_path / f"started-{attempt}"
+            if attempt == 0:
+                server.register(name, {"hold.txt": f"{go}\n{started}"}, wait=False)
+            else:
+                next(server.artifacts.rglob("hold.txt")).write_text(f"{go}\n{started}")
+                server.start()
+            wait_for(started.exists, "the generation to start")
+            server.stop(signal.SIGKILL)
+        server.start()
+        tags = server.wait_generated(name, "1", state="failed")
+        assert "the worker died 2 times" in tags[names.PROGRESS]
+
+
 def test_progress_is_shown(server, name, tmp_path):
     go = tmp_path / "go"
     server.register(name, {"hold.txt": str(go)}, wait=False)
