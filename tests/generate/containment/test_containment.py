@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from modelarmor.sandbox.probe import probe
@@ -18,6 +21,25 @@ pytestmark = [
     ),
 ]
 _CLEAN = {carrier.clean: carrier for carrier in CARRIERS.values()}.values()
+#: libraries that take long to start
+_SLOW = {"keras", "tensorflow", "transformers"}
+
+
+def _clean() -> Iterator[Any]:
+    for carrier in _CLEAN:
+        slow = _SLOW & set(carrier.modules)
+        yield pytest.param(carrier, id=carrier.name, marks=pytest.mark.thorough if slow else ())
+
+
+def _trials() -> Iterator[Any]:
+    """Every harm in a plain pickle, and one in each other format; the rest with --thorough."""
+    seen: set[str] = set()
+    for trial in trials():
+        carrier = trial.carrier
+        first = carrier.name == "pickle, exec" or carrier.name not in seen
+        usual = first and not _SLOW & set(carrier.modules)
+        seen.add(carrier.name)
+        yield pytest.param(trial, id=trial.name, marks=() if usual else pytest.mark.thorough)
 
 
 def _missing(carrier: Carrier) -> None:
@@ -32,7 +54,7 @@ def test_there_are_enough_trials_of_every_format() -> None:
     assert len({trial.name for trial in every}) == len(every)
 
 
-@pytest.mark.parametrize("carrier", _CLEAN, ids=lambda carrier: carrier.name)
+@pytest.mark.parametrize("carrier", [*_clean()])
 def test_a_clean_model_works_under_the_policy_that_was_made_for_it(carrier: Carrier) -> None:
     _missing(carrier)
     outcome, surprising = run_clean(carrier)
@@ -40,7 +62,7 @@ def test_a_clean_model_works_under_the_policy_that_was_made_for_it(carrier: Carr
     assert not [(a.Operation, a.Resource, a.PolicyName) for a in surprising]
 
 
-@pytest.mark.parametrize("trial", trials(), ids=lambda trial: trial.name)
+@pytest.mark.parametrize("trial", [*_trials()])
 def test_a_hostile_model_is_contained_and_told_of(trial: Trial) -> None:
     _missing(trial.carrier)
     free = run_free(trial)

@@ -34,7 +34,16 @@ CONTAINER: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=list(support.FLAVOURS))
+#: one of each kind of library; the others are tried with --thorough
+USUAL = ("sklearn_skops", "lightgbm", "onnx", "from_code", "torch_pickle")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in USUAL else pytest.mark.thorough)
+        for name in support.FLAVOURS
+    ]
+)
 def flavour(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
