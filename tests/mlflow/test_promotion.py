@@ -1,13 +1,16 @@
 """What is protected is refused without an approval, and granted with one."""
 
 import json
+import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 from mlflow.exceptions import MlflowException
 from modelarmor_mlflow import names
 
+from modelarmor.cli import main
 from tests.mlflow.support import aliases, refused, transition
 
 
@@ -411,3 +414,26 @@ def test_severe_findings_are_waived_one_by_one(server, ada, name):
     ada.decide(server, version, waive=severe)
     server.client.set_registered_model_alias(name, "champion", version.version)
     assert replace(statement, waivers=()) == statement
+
+
+# --- the command line
+
+
+def test_review_from_the_command_line(server, ada, name, capsys):
+    server.register(name, {"findings.txt": "high opens a socket\n"})
+    uri = f"models:/{name}/1"
+    place = ["--tracking-uri", server.uri, "--key", str(ada.secret)]
+    assert main(["approve", uri, "--reason", "fine", *place]) == 2
+    told = capsys.readouterr()
+    assert "opens a socket" in told.out  # what is decided on is shown first
+    assert "leaves findings unanswered" in told.err
+    finding = re.search(r"finding ([0-9a-f]{16}) \(high\)", told.err)[1]
+    waive = ["--waive", f"{finding}=to localhost only@{datetime.now(UTC) + timedelta(90):%Y-%m-%d}"]
+    assert main(["approve", uri, "--reason", "fine", *waive[:1], "no", *place]) == 2
+    assert "should be FINDING=REASON" in capsys.readouterr().err
+    assert main(["approve", uri, "--reason", "fine", "--quiet", *waive, *place]) == 0
+    assert capsys.readouterr().out.startswith(f"approve: {uri}, recorded as sha256:")
+    server.client.set_registered_model_alias(name, "champion", "1")
+    assert main(["revoke", f"models:/{name}@champion", "--reason", "bad", "--quiet", *place]) == 0
+    assert main(["revoke", "models:/nobody/1", "--reason", "bad", *place]) == 2
+    assert "nobody" in capsys.readouterr().err
