@@ -34,6 +34,7 @@ from traitlets.config import Configurable
 
 from modelarmor_jupyter.contents import StrictContentsManager
 from modelarmor_jupyter.guard import content_security_policy, install
+from modelarmor_jupyter.messages import StrictConnection
 from modelarmor_jupyter.specs import StrictFactory, StrictKernelSpecManager
 
 #: what `jupyter lab --config` takes
@@ -91,6 +92,7 @@ def enforce(app: ServerApp) -> None:
     _refuse_what_has_no_strict_form(app)
     app.reraise_server_extension_failures = True
     app.contents_manager_class = StrictContentsManager
+    app.kernel_websocket_connection_class = StrictConnection
     app.allow_external_kernels = False
     app.terminals_enabled = False
     app.allow_unauthenticated_access = False
@@ -183,6 +185,8 @@ def requirements(app: ServerApp) -> Mapping[str, bool]:
         "the record is kept (modelarmor_jupyter)": "modelarmor_jupyter" in loaded,
         "no other server extension runs (c.Strict.extensions)": loaded
         <= _EXTENSIONS | {_MODULE, *Strict(parent=app).extensions},
+        "kernels send no scripts": app.web_app.settings.get("kernel_websocket_connection_class")
+        is StrictConnection,
         "pages run this server's scripts only": any(
             transform.__name__ == "StrictHeaders" for transform in app.web_app.transforms
         ),

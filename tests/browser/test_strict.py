@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ..jupyter.server import TOKEN
 from .support import Browser, Home, Lab, User
 
 STRICT = (
@@ -210,18 +211,26 @@ def _anywidget(esm: str) -> str:
     return f"import anywidget\nclass W(anywidget.AnyWidget):\n    _esm = {esm!r}\nW()"
 
 
+def _image(route: str) -> str:
+    """An image that cannot be loaded, and what the attacker has that do."""
+    return f'<img {BROKEN} onerror="{_script(route)}">'
+
+
 S = _script
 BROKEN = 'src="data:image/png;base64,x"'
+OUTPUT = (
+    "import ipywidgets\nfrom IPython.display import *\nout = ipywidgets.Output()\ndisplay(out)\n"
+)
 ATTACKS = [
     Attack(
         "javascript",
         _display(f"Javascript({S('javascript')!r})"),
-        refusal="JavaScript output is disabled",
+        refusal="Javascript object",
     ),
     Attack(
         "javascript-magic",
         f"%%javascript\n{S('javascript-magic')}",
-        refusal="JavaScript output is disabled",
+        refusal="Javascript object",
     ),
     Attack("html-script", _html(f"<script>{S('html-script')}</script>")),
     Attack("html-onerror", _html(f'<img {BROKEN} onerror="{S("html-onerror")}">')),
@@ -257,12 +266,17 @@ ATTACKS = [
     ),
     Attack(
         "widget-html",
-        f"import ipywidgets; ipywidgets.HTML('<img {BROKEN} onerror=\"' + {S('widget-html')!r} + '\">')",
+        f"import ipywidgets; ipywidgets.HTML({_image('widget-html')!r})",
     ),
     Attack(
         "widget-output",
-        f"import ipywidgets\nfrom IPython.display import *\nout = ipywidgets.Output()\ndisplay(out)\n"
-        f"out.append_display_data(HTML('<script>' + {S('widget-output')!r} + '</script>'))",
+        OUTPUT
+        + f"out.append_display_data(HTML('<script>' + {S('widget-output')!r} + '</script>'))",
+    ),
+    Attack(
+        "widget-output-javascript",
+        OUTPUT + f"out.append_display_data(Javascript({S('widget-output-javascript')!r}))",
+        refusal="Javascript object",
     ),
     Attack("anywidget", _anywidget(f"export default {{render() {{ {S('anywidget')} }}}}")),
     Attack(
@@ -273,7 +287,8 @@ ATTACKS = [
     ),
     Attack(
         "pandas",
-        f"import pandas as pd\nfrom IPython.display import *\nHTML(pd.DataFrame(dict(a=['<img {BROKEN} onerror=\"' + {S('pandas')!r} + '\">'])).to_html(escape=False))",
+        "import pandas as pd\nfrom IPython.display import *\n"
+        f"HTML(pd.DataFrame(dict(a=[{_image('pandas')!r}])).to_html(escape=False))",
     ),
     Attack("html-toggle", _html(f'<details open ontoggle="{S("html-toggle")}">x</details>')),
 ]
@@ -323,7 +338,11 @@ _NOTEBOOK = {
     "cells": [{"id": "a", "cell_type": "markdown", "metadata": {}, "source": "TEXT"}],
 }
 FILES = [
-    Attack("data-frame", _html(f'<iframe src="data:text/html,<script>{S("data-frame")}</script>">'), refusal="frame-src"),
+    Attack(
+        "data-frame",
+        _html(f'<iframe src="data:text/html,<script>{S("data-frame")}</script>">'),
+        refusal="frame-src",
+    ),
     Attack(
         "file-frame",
         _write("f.html", _PAGE.format(S("file-frame"))) + _html('<iframe src="/files/f.html">'),
@@ -333,10 +352,17 @@ FILES = [
     Attack("svg-in-tab", _write("t.svg", _SVG.format(S("svg-in-tab"))), _open_in_tab("t.svg")),
     Attack(
         "exported-notebook",
-        _write("e.ipynb", json.dumps(_NOTEBOOK).replace("TEXT", f"<script>{S('exported-notebook')}</script>")),
+        _write(
+            "e.ipynb",
+            json.dumps(_NOTEBOOK).replace("TEXT", f"<script>{S('exported-notebook')}</script>"),
+        ),
         _open_in_tab("e.ipynb", "/nbconvert/html/"),
     ),
-    Attack("trusted-preview", _write("preview.html", _PAGE.format(S("trusted-preview"))), _preview_and_trust),
+    Attack(
+        "trusted-preview",
+        _write("preview.html", _PAGE.format(S("trusted-preview"))),
+        _preview_and_trust,
+    ),
 ]  # fmt: skip
 
 
@@ -502,3 +528,48 @@ def test_what_the_user_saves_goes_where_the_kernel_says_unless_strict(
         victim.wait(lambda: f"PUT api/contents/{name} " in " ".join(user.answers))
 
     assert ("touch owned" in startup.read_text()) != victim.strict
+
+
+# Notebook 7 executes scripts of displays whatever its page says of disabled extensions.
+NOTEBOOK_7 = ("javascript", "javascript-magic", "widget-output-javascript", "html-onerror")
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["ordinary", "strict"])
+def test_notebook_7_is_guarded_alike(
+    tmp_path: Path, browser: Browser, elsewhere: Elsewhere, strict: bool
+) -> None:
+    lab = Lab(_home(tmp_path), STRICT if strict else "", app="notebook")
+    try:
+        lab.write_notebook("n.ipynb", [""])
+        with browser.user(lab) as user:
+            victim = Victim(lab, user, elsewhere, strict)
+            victim.watch()
+            user.open("n.ipynb")
+            for attack in [a for a in ATTACKS if a.route in NOTEBOOK_7]:
+                victim.begin()
+                user.execute(attack.code)
+                if strict:
+                    victim.wait(lambda: attack.refusal in victim.reasons())  # noqa: B023 - now
+                else:
+                    victim.wait(lambda: attack.route in victim.sessions())  # noqa: B023
+        assert (victim.ran == []) == strict
+        assert (lab.unconfined() == []) == strict
+    finally:
+        lab.end_kernels()
+        lab.stop()
+
+
+def test_a_user_logs_in_by_the_form_when_strict(tmp_path: Path, browser: Browser) -> None:
+    lab = Lab(_home(tmp_path), STRICT)
+    try:
+        with browser.user(lab) as user:
+            user.context.clear_cookies()
+            user.page.goto(f"{lab.url}lab")
+            user.page.locator("#password_input").fill(TOKEN)
+            user.page.locator("#login_submit").click()
+            user.wait_for_application()
+            user.page.goto(f"{lab.url}lab/tree/?token={TOKEN}", wait_until="domcontentloaded")
+            user.wait_for_application()
+            assert TOKEN not in user.page.url
+    finally:
+        lab.stop()

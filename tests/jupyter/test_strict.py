@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 from modelarmor_jupyter.contents import Tree
+from modelarmor_jupyter.messages import without_scripts
 
 from ..browser.support import Home as JupyterHome
 from ..browser.support import Lab
@@ -508,3 +509,21 @@ def test_the_page_does_not_hold_the_token(server: Server) -> None:
     assert page.status_code == 200
     assert "a-token" not in page.text
     assert "@jupyterlab/javascript-extension" in page.text.split("disabledExtensions")[1]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'{"data": {"application/javascript": "1", "text/plain": "x"}}',
+        b'{"data": {"\\u0061pplication/java\\u0073cript": "1"}}',
+        b'{"data": {"state": {"outputs": [{"data": {"text/javascript": "1"}}]}}}',
+        b'{"data": {"application/x-javascript": "1", "text/ecmascript": "2"}}',
+        b'{"data": {" Application/JavaScript; charset=utf-8": "1"}}',
+    ],
+)
+def test_a_message_keeps_all_but_scripts(sent: bytes) -> None:
+    kept = without_scripts(json.loads(sent))
+
+    assert "javascript" not in json.dumps(kept).lower()
+    assert "ecmascript" not in json.dumps(kept)
+    assert "text/plain" in json.dumps(kept)
