@@ -68,6 +68,9 @@ def found(
         )
     exact = uri if version is None else f"models:/{version.name}/{version.version}"
     with open_model(exact, progress=progress) as model:
+        if not model.artifact.digest:
+            told = "; ".join(finding.title for finding in model.artifact.findings)
+            raise ServeError(f"{exact} cannot be served: its files cannot be vouched for: {told}")
         if version is not None and (names.SUBJECT in version.tags or not unreviewed):
             yield _approved(version, model, unreviewed, config)
             return

@@ -106,3 +106,15 @@ def test_an_approval_of_another_version_written_into_the_database_is_worth_nothi
         found(f"models:/{name}/{other.version}", config=server.config),
     ):
         pytest.fail("served")
+
+
+def test_a_model_whose_files_cannot_be_vouched_for_is_refused(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {}\n")
+    (model / "elsewhere").symlink_to("/etc/hostname")
+    with (
+        pytest.raises(ServeError, match="cannot be vouched for"),
+        found(str(model), unreviewed=True),
+    ):
+        pytest.fail("served")
