@@ -175,6 +175,8 @@ print(used.children_user + used.children_system)
     )
     wall = time.monotonic() - start
     assert float(text) / wall < 1.2, (text, wall)
+    if float(text) < 0.9 * 4:
+        pytest.skip("the machine was too busy to let the workload reach its limit")
     assert _limits(alerts), (text, alerts)
 
 
