@@ -173,7 +173,8 @@ class Process:
             self._finish()
         for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # what nobody reads any more
+                    stream.close()
 
     def __enter__(self) -> Process:
         return self

@@ -561,3 +561,12 @@ def test_rules_that_the_command_could_be_shut_out_by_leave_every_open_to_the_sup
     assert not sure("{matchPatterns: [{pattern: /etc/**.key}]}")
     # where files are put to be moved on
     assert not sure(f"{{matchPaths: [{{path: /home/u/secret, {source}}}]}}")
+
+
+def test_closing_does_not_mind_what_was_written_and_never_read() -> None:
+    process = Sandbox.start(Workload("test", ["true"], [], cwd=Path("/")), stdin=subprocess.PIPE)
+    process.wait(30)
+    assert process.stdin is not None
+    process.stdin.write(b"still in the buffer")
+    process.close()
+    assert process.stdin.closed
