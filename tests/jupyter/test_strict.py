@@ -527,3 +527,17 @@ def test_a_message_keeps_all_but_scripts(sent: bytes) -> None:
     assert "javascript" not in json.dumps(kept).lower()
     assert "ecmascript" not in json.dumps(kept)
     assert "text/plain" in json.dumps(kept)
+
+
+def test_the_guard_knows_the_base_url(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    (house.work / "a.js").write_text("1")
+    with running(house.server(STRICT + "c.ServerApp.base_url = '/x/y/'\n")) as server:
+        script = {"Sec-Fetch-Dest": "script"}
+        own = f"{server.url}static/style/style.min.css"
+        theirs = f"{server.url}files/work/a.js"
+        assert server.url.endswith("/x/y/")
+        assert server.status("nbconvert/pdf/work/n.ipynb") == 403
+        assert server.http.get(theirs, headers=script, timeout=10).status_code == 403
+        assert server.http.get(own, headers=script, timeout=10).status_code in (200, 404)
+        assert "javascript" not in server.http.get(theirs, timeout=10).headers["Content-Type"]
