@@ -35,7 +35,7 @@ CONTAINER: dict[str, Any] = {
 
 
 #: one of each kind of library; the others are tried with --thorough
-USUAL = ("sklearn_skops", "lightgbm", "onnx", "from_code", "torch_pickle")
+USUAL = ("sklearn_skops", "onnx", "from_code", "torch_pickle")
 
 
 @pytest.fixture(
