@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
+from modelarmor import profiles
 from modelarmor.generate.evidence import MAX_BYTES, SEVERITIES, Evidence, EvidenceError
+from modelarmor.policy import document
 
 _REVIEW_EXAMPLES: Final = """\
 examples:
@@ -45,16 +50,27 @@ examples:
                                                    beside it
   modelarmor generate models:/iris/4 -o iris.yaml  a model of an MLflow registry
   modelarmor generate model.pkl --no-run           look only: no code of the model runs
+  modelarmor generate ./model --input rows.json    ask it this, as its scoring server is asked:
+                                                   {"inputs": [[1, 2]]}, {"dataframe_split": …}
+  modelarmor generate ./model --python ./env/bin/python
+                                                   with the libraries of another environment
+  modelarmor generate ./model -o policy.yaml --fill MODEL=/opt/model --fill PREFIX=/opt/env
+                                                   for a container image, ready for kubectl apply
   modelarmor generate ./model --evidence - --format json > evidence.json
   modelarmor generate ./model -o policy.yaml --fail-on critical
                                                    for a pipeline that tolerates high findings
 
 The model is loaded and asked in the sandbox, with nothing real to steal. The policy has templates
-(${MODEL}, ${PREFIX}, ${HOME}, ${TMP}), which are filled in where it is applied.
+(${MODEL}, ${PREFIX}, ${HOME}, ${TMP}), which are filled in where it is applied, or by --fill.
 
 Exit status: 0 when a policy was made and nothing of the severity of --fail-on or worse was found,
 1 when a policy was made and something was found, 2 when none was made.
 """
+#: the templates that a generated policy may have
+_PLACES: Final = ("MODEL", "PREFIX", "HOME", "TMP")
+_MOST_PREDICTIONS: Final = 10_000
+_LONGEST: Final = 86_400.0  # a day
+_LARGEST_INPUT: Final = 16 << 20  # bytes
 _FAIL_ON: Final = (*SEVERITIES, "never")
 
 
@@ -90,6 +106,33 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="do not load the model: the policy is then what every model of its kind needs",
     )  # fmt: skip
     parser.add_argument(
+        "--input", metavar="FILE", type=Path,
+        help="JSON to ask the model, in the words of MLflow's scoring server (default: its input"
+        " example, or one made from its signature or shape)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--predictions", metavar="N", type=_count, default=3,
+        help="how often it is asked (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=300.0,
+        help="for running it; what was seen until then counts (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--python", metavar="FILE", type=Path,
+        help="the interpreter of the environment that has the model's libraries (default: the one"
+        " that runs this command)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpu", action=argparse.BooleanOptionalAction,
+        help="let the interpreter use accelerators (default: if the model looked for one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fill", metavar="NAME=DIR", type=_place, action="append", default=[],
+        help="write the policy with its templates filled in: MODEL, PREFIX, HOME, TMP; what is not"
+        " named is that of this machine (can be repeated; the evidence keeps the templates)",
+    )  # fmt: skip
+    parser.add_argument(
         "--format", choices=("yaml", "json"), default="yaml",
         help="of what -o or stdout gets: the policy as yaml, or all evidence as json"
         " (default: yaml)",
@@ -99,11 +142,47 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     parser.set_defaults(run=_run_generate)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_PREDICTIONS:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to {_MOST_PREDICTIONS}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, at most {_LONGEST:g}")
+    return seconds
+
+
+def _place(text: str) -> tuple[str, Path]:
+    name, _, directory = text.partition("=")
+    if name not in _PLACES or not Path(directory).is_absolute():
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give NAME=/DIRECTORY, with a NAME of {', '.join(_PLACES)}"
+        )
+    return name.lower(), Path(directory)
+
+
 def _run_generate(arguments: argparse.Namespace) -> int:
     outputs = _outputs(arguments)
-    evidence = _generate(arguments.model, run=not arguments.no_run, quiet=arguments.quiet)
+    places = _places(arguments)
+    evidence = _generate(
+        arguments.model,
+        quiet=arguments.quiet,
+        run=not arguments.no_run,
+        input=_input(arguments.input),
+        predictions=arguments.predictions,
+        timeout=arguments.timeout,
+        prefix=_prefix(arguments.python),
+        gpu=arguments.gpu,
+    )
+    policy = _filled(evidence.policy, places) if places else evidence.policy
     texts = {
-        "policy": evidence.dumps() if arguments.format == "json" else evidence.policy,
+        "policy": evidence.dumps() if arguments.format == "json" else policy,
         "evidence": evidence.dumps(),
         "network": evidence.network,
     }
@@ -135,6 +214,58 @@ def _outputs(arguments: argparse.Namespace) -> dict[str, str]:
         if not Path(file).parent.is_dir():
             raise ValueError(f"{file}: there is no directory {Path(file).parent}; make it first")
     return outputs
+
+
+def _places(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Which directory each template stands for; none where the templates stay."""
+    given: dict[str, Path] = dict(arguments.fill)
+    if not given:
+        return {}
+    if arguments.format == "json":
+        raise ValueError("--fill is about the policy, and evidence keeps its templates; leave one")
+    if "model" not in given:
+        raise ValueError("--fill: name the model's directory too, as in --fill MODEL=/opt/model")
+    here = {"prefix": Path(sys.prefix), "home": Path.home(), "tmp": Path(tempfile.gettempdir())}
+    return {**here, **given}
+
+
+def _filled(policy: str, places: Mapping[str, Path]) -> str:
+    filled = profiles.fill(
+        policy,
+        name="<generated policy>",
+        model=places["model"],
+        prefix=places["prefix"],
+        home=places["home"],
+        tmp=places["tmp"],
+        workspace=places["tmp"],  # which a generated policy does not name
+    )
+    return document.dump(filled)
+
+
+def _input(file: Path | None) -> Any:
+    """What to ask the model, from a file."""
+    if file is None:
+        return None
+    with file.open("rb") as stream:
+        data = stream.read(_LARGEST_INPUT + 1)
+    if len(data) > _LARGEST_INPUT:
+        raise ValueError(f"--input {file}: more than {_LARGEST_INPUT} bytes; a few rows will do")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--input {file}: this is no JSON: {error}") from None
+
+
+def _prefix(python: Path | None) -> Path | None:
+    """The environment of an interpreter: a virtual one's is a link, and lies in its ``bin``."""
+    if python is None:
+        return None
+    python = Path(shutil.which(python) or python).absolute()
+    if not os.access(python, os.X_OK) or python.parent.name != "bin":
+        raise ValueError(
+            f"--python {python}: give the interpreter of an environment, ENV/bin/python"
+        )
+    return python.parent.parent
 
 
 def summary(evidence: Evidence, written: Mapping[str, str]) -> str:
@@ -180,11 +311,11 @@ def _recorded(evidence: Evidence) -> str:
     return said + (f"; failed: {observation.error[:200]!a}" if observation.error else "")
 
 
-def _generate(source: str, *, run: bool = True, quiet: bool = False) -> Evidence:
+def _generate(source: str, *, quiet: bool = False, **options: Any) -> Evidence:
     from modelarmor.generate.pipeline import generate
 
     with Progress(sys.stderr, quiet=quiet) as progress:
-        return generate(source, progress=progress, run=run)
+        return generate(source, progress=progress, **options)
 
 
 class Progress:

@@ -103,3 +103,56 @@ def test_the_policy_can_be_read_by_everything_that_reads_policies(
     policies, problems = document.inspect(text.replace("${", "/${"))
     assert policies
     assert not problems
+
+
+def test_a_policy_filled_in_for_a_container_names_its_directories(
+    model: Path, tmp_path: Path
+) -> None:
+    places = ("MODEL=/opt/model", "PREFIX=/opt/env", "HOME=/home/app", "TMP=/scratch")
+    fill = [part for place in places for part in ("--fill", place)]
+    to = tmp_path / "app.yaml"
+    done = modelarmor("generate", model, "--no-run", "-q", "-o", to, *fill, "--fail-on", "never")
+    assert done.returncode == 0, done.stderr
+    granted = {rule.value for policy in document.load(to.read_bytes()) for rule in policy.file}
+    assert {"/opt/model/", "/opt/env/lib/", "/scratch/"} <= {
+        place for value in granted for place in (value, f"{Path(value).parent}/")
+    }
+    assert "${" not in to.read_text()
+    assert "${MODEL}" in Evidence.loads((tmp_path / "app.evidence.json").read_bytes()).policy
+
+
+def test_a_model_is_asked_what_a_file_says(tmp_path: Path) -> None:
+    sklearn = pytest.importorskip("sklearn.linear_model")
+    asked, model = tmp_path / "rows.json", tmp_path / "model.pkl"
+    model.write_bytes(pickle.dumps(sklearn.LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])))
+    asked.write_text('{"inputs": [[2.0], [3.0]]}')
+    done = modelarmor(
+        "generate", model, "-q", "--input", asked, "--predictions", "5", "--timeout", "200",
+        "--format", "json", "--fail-on", "never",
+    )  # fmt: skip
+    observation = Evidence.loads(done.stdout).observation
+    assert observation is not None
+    assert (observation.input, observation.predictions) == ("given", 5), observation.error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--fill", "MODEL=model"], "NAME=/DIRECTORY"),
+        (["--fill", "ROOT=/opt"], "MODEL, PREFIX, HOME, TMP"),
+        (["--fill", "TMP=/scratch"], "--fill MODEL=/opt/model"),
+        (["--fill", "MODEL=/m", "--format", "json"], "evidence keeps its templates"),
+        (["--predictions", "0"], "a number from 1"),
+        (["--timeout", "nan"], "give seconds"),
+        (["--python", "/etc/passwd"], "ENV/bin/python"),
+        (["--input", "/etc/passwd"], "this is no JSON"),
+        (["--input", "/dev/zero"], "a few rows will do"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(
+    model: Path, options: list[str], says: str
+) -> None:
+    done = modelarmor("generate", model, *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stdout == ""
