@@ -8,36 +8,29 @@ and cannot hide it.
 
 from __future__ import annotations
 
-import json
-import selectors
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from modelarmor.alerts import Recorder
 from modelarmor.generate.artifact.tree import Progress
 from modelarmor.generate.evidence import Artifact, Finding, Observation, Phase, Usage
 from modelarmor.generate.observe import findings as said
 from modelarmor.generate.observe.cage import Cage, interpreter, make_cage
+from modelarmor.generate.observe.conversation import Conversation, Silent, Tail
 from modelarmor.generate.observe.record import Record
 from modelarmor.generate.observe.usage import Meter
 from modelarmor.generate.places import Places
-from modelarmor.sandbox import Process, Sandbox, Workload
+from modelarmor.sandbox import Sandbox, Workload
 
 RUNNER: Final = Path(__file__).with_name("runner.py")
 
-#: the longest answer of the runner that is read, in bytes
-_MAX_ANSWER: Final = 1 << 16
-#: of what it prints so much is kept, its end
-_MAX_OUTPUT: Final = 1 << 20
 _MAX_ERROR: Final = 2000
 
 
@@ -194,8 +187,8 @@ class _Session:
         with process:
             meter = Meter(process.pid, self._cage.tmp)
             meter.start()
-            output = _Tail(process.stderr)
-            talk = _Conversation(process, until)
+            output = Tail(process.stderr)
+            talk = Conversation(process, until)
             try:
                 for phase, sentence, request in self._phases(predictions, given):
                     tell(sentence)
@@ -204,7 +197,7 @@ class _Session:
                     meter.weigh()
                     if heard.error or heard.not_asked:
                         break
-            except _Silent as reason:
+            except Silent as reason:
                 heard.error = f"{reason}: {output.last_line()}".rstrip(": ")
             finally:
                 usage = meter.stop()
@@ -268,77 +261,3 @@ def _hear(answer: Mapping[str, Any], phase: Phase, heard: _Heard) -> None:
 
 
 _INPUTS: Final = frozenset(("input_example", "signature", "given", "default"))
-
-
-class _Silent(Exception):
-    """The runner did not answer; says why."""
-
-
-class _Conversation:
-    """Requests and answers, with a deadline and a bound on what is read."""
-
-    def __init__(self, process: Process, until: float) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = process.stdout
-        self._until = until
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._stdout, selectors.EVENT_READ)
-
-    def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            self._stdin.write(json.dumps(request).encode() + b"\n")
-            self._stdin.flush()
-        except OSError:
-            raise _Silent("it ended before it was asked") from None
-        line = self._line()
-        try:
-            answer = json.loads(line)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise _Silent("it gave an answer that makes no sense")
-        return answer
-
-    def _line(self) -> bytes:
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            left = self._until - time.monotonic()
-            if left <= 0 or not self._selector.select(left):
-                raise _Silent("it took too long and was ended")
-            piece = self._stdout.read1(1)  # type: ignore[attr-defined]
-            if not piece:
-                code = self._process.wait(5)
-                raise _Silent(f"it ended with {code}")
-            line += piece
-            if len(line) > _MAX_ANSWER:
-                raise _Silent("it gave an answer without an end")
-        return bytes(line)
-
-
-class _Tail(threading.Thread):
-    """Reads a stream to its end, so that nobody waits on it, and keeps what came last."""
-
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        super().__init__(name="output of an observation", daemon=True)
-        assert stream is not None
-        self._stream = stream
-        self._kept = bytearray()
-        self.start()
-
-    def run(self) -> None:
-        with suppress(OSError, ValueError):  # closed under us at the end
-            while piece := self._stream.read1(1 << 16):  # type: ignore[attr-defined]
-                self._kept += piece
-                del self._kept[:-_MAX_OUTPUT]
-
-    def text(self) -> bytes:
-        """What was kept; whole once the process has ended."""
-        self.join(5)
-        return bytes(self._kept)
-
-    def last_line(self) -> str:
-        """The end of it, for a message."""
-        lines = bytes(self._kept[-4096:]).decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
