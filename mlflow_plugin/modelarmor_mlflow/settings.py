@@ -25,6 +25,7 @@ from datetime import UTC, date, datetime, time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from modelarmor import _yaml
 from modelarmor.generate.evidence import SEVERITIES, Severity
@@ -134,6 +135,10 @@ class Settings:
             names.matches(model, item.models) and names.matches(stage, item.stages)
             for item in self.protected
         )
+
+    def review_page(self, model: str, version: int) -> str:
+        """Where a version is reviewed; a model's name says nothing else of the address."""
+        return self.review_url.format(model=quote(model, safe=""), version=version)
 
     def trusts_name(self, model: str) -> bool:
         """Whether every version of `model` counts as promoted."""

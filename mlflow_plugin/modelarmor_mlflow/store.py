@@ -375,7 +375,7 @@ class Gate(_Base):  # type: ignore[misc]
         current = self._settings()
         where = f"modelarmor approve {about.uri} --reason …"
         if current.review_url:
-            page = current.review_url.format(model=about.model, version=about.version)
+            page = current.review_page(about.model, about.version)
             where = f"{page} or {where}"
         return _refused(f"{what}, and it is not approved. Missing: {'; '.join(missing)}."
                         f" Review: {where}")  # fmt: skip

@@ -45,7 +45,7 @@ def write(evidence: Evidence, review_url: str = "") -> str:
     lines += ["", *_grants(evidence), _recorded(evidence)]
     lines.append(f"Evidence: {_code(own.EVIDENCE)}.")
     if review_url:
-        lines.append(f"Review: {review_url}")
+        lines.append(f"[Review this version](<{review_url}>)")
     return "\n".join(lines)
 
 

@@ -179,7 +179,7 @@ class Worker:
                 raise AbandonedError
             store.record_generated(session, job, result)
             row = store._get_sql_model_version(session, job.model, job.version)
-            url = store.settings.get().review_url.format(model=row.name, version=row.version)
+            url = store.settings.get().review_page(row.name, row.version)
             tags.show_job(session, row, jobs.GENERATED)
             tags.show_evidence(session, row, evidence, url)
             done = jobs.find(session, job.workspace, job.model, job.version)

@@ -55,6 +55,17 @@ _STANDINGS: Final = {
 
 def as_html(review: Review) -> str:
     """The review as one page of HTML that needs no other resource and runs no script."""
+    return document(
+        f"Review of {review.evidence.artifact.source}",
+        SHEET.read_text(encoding="utf-8"),
+        _header(review),
+        as_fragment(review),
+        _footer(review),
+    )
+
+
+def as_fragment(review: Review) -> Html:
+    """The sections of the review and a list of them, for a page that has `SHEET` and a headline."""
     parts = {
         "points": _points(review),
         "verdicts": _verdicts(review.verdicts),
@@ -77,15 +88,8 @@ def as_html(review: Review) -> str:
         for name, content in parts.items()
         if content
     ]
-    source = review.evidence.artifact.source
-    return document(
-        f"Review of {source}",
-        SHEET.read_text(encoding="utf-8"),
-        _header(review),
-        _contents(name for name, content in parts.items() if content),
-        element("main", *sections),
-        _footer(review),
-    )
+    contents = _contents(name for name, content in parts.items() if content)
+    return join(contents, element("main", *sections))
 
 
 def _header(review: Review) -> Html:
@@ -498,7 +502,7 @@ def _table(
     table = element(
         "table",
         element("caption", caption) if caption else NOTHING,
-        element("colgroup", *(element("col", style=f"width: {width}%") for width in widths)),
+        element("colgroup", *(element("col", width=f"{width}%") for width in widths)),
         element("thead", element("tr", *head)),
         element("tbody", *body),
     )
