@@ -540,7 +540,7 @@ def _warnings(asked: _Asked, policy: Policy, after: Table) -> Iterator[Caution]:
             meant = f": {rule.outcome.message}" if rule.outcome.message else ""
             text = (
                 f"{_described(wish.operation)} overrules the Block rule {rule.where} of {by.name}"
-                f" ({rule.place}){meant}"
+                f"{meant}"
             )
             found[Caution("high", text)] = None
     for section in _SECTIONS:

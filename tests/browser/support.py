@@ -60,9 +60,9 @@ def _chromium() -> str | None:
 class Home:
     """A user's home with secrets in it, the directory of the notebooks, and Jupyter's own."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, path: Path | None = None) -> None:
         self.top = top
-        self.path = top / "h"
+        self.path = path or top / "h"
         #: what the server serves and kernels work in
         self.root = self.path / "work"
         self.scratch = top / "s"  # sockets want a short path
@@ -205,9 +205,9 @@ class Browser:
         self._driver.stop()
 
     @contextmanager
-    def user(self, lab: Lab) -> Iterator[User]:
+    def user(self, lab: Lab, *, width: int = 1400, height: int = 900) -> Iterator[User]:
         """A user who is logged in to `lab` by cookie, in a browser profile of their own."""
-        context = self._browser.new_context(viewport={"width": 1400, "height": 900})
+        context = self._browser.new_context(viewport={"width": width, "height": height})
         context.set_default_timeout(_PATIENCE_MS)
         try:
             user = User(lab, context)
