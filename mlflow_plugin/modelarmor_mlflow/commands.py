@@ -1,4 +1,4 @@
-"""`modelarmor keys`, `approve`, `reject`, `revoke`, `audit` and `registry`.
+"""`modelarmor keys`, `approve`, `reject`, `revoke`, `sign`, `audit` and `registry`.
 
 MLflow is imported by the commands that talk to a registry, and only when they run.
 """
@@ -12,11 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from . import keys, records, settings, trust
+from . import keys, records, settings, statements, trust
 from .serving import commands as serving
 
 _REVIEW_EXAMPLES = """\
@@ -42,6 +43,7 @@ def add_parsers(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
         ("revoke", "take back the approvals of a model version"),
     ):
         _add_decision(subparsers, decision, what)
+    _add_sign(subparsers)
     _add_audit(subparsers)
     _add_registry(subparsers)
     serving.add_parsers(subparsers)
@@ -193,6 +195,39 @@ def _decide(arguments: argparse.Namespace) -> int:
         )
         identifier = case.submit(wanted, _signer(file))
     print(f"{arguments.decision}: {case.subject.uri}, recorded as {identifier}")
+    return 0
+
+
+def _add_sign(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "sign",
+        help="sign a decision that a review page prepared",
+        description="Sign a statement that the registry's review page prepared, and print it as the"
+        " page wants it. What it says goes to standard error. The evidence is not looked at here;"
+        " `modelarmor approve` does that too, and needs no page.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the statement")
+    parser.add_argument("--key", type=Path, metavar="FILE",
+                        help="your private key (default: the one in"
+                        " ~/.config/modelarmor/keys)")  # fmt: skip
+    parser.add_argument("--reviewer", metavar="NAME",
+                        help="who you are (default: the key's file name)")  # fmt: skip
+    parser.set_defaults(run=_sign)
+
+
+def _sign(arguments: argparse.Namespace) -> int:
+    from . import deciding
+
+    file = arguments.key or _only_key()
+    reviewer = arguments.reviewer or file.stem
+    with arguments.file.open("rb") as stream:
+        prepared = statements.Statement.from_payload(stream.read(statements.MAX_ENVELOPE))
+    if prepared.reviewer != reviewer:
+        raise ValueError(f"the statement is {prepared.reviewer!r:.80}'s, and you are {reviewer}")
+    sys.stderr.write("".join(f"{line}\n" for line in deciding.told(prepared)))
+    # The registry takes what was signed a few minutes ago at most, however long the page was open.
+    told = replace(prepared, time=int(datetime.now(UTC).timestamp()))
+    print(statements.sign(told, _signer(file)))
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from modelarmor.generate.artifact import own
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.review import as_text, review
+from modelarmor.generate.review.words import visible
 
 from . import names, statements
 from .statements import Decision, Statement, Subject, Waiver
@@ -161,6 +162,32 @@ def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
         ),
         previous=previous,
     )
+
+
+def told(statement: Statement) -> list[str]:
+    """What a statement says, a line each, for a terminal."""
+    subject = statement.subject
+    facts = [
+        ("decision", statement.decision),
+        ("model", f"{subject.uri} (workspace {subject.workspace}, registry {subject.registry})"),
+        ("files", subject.artifact),
+        ("policy", subject.policy),
+        ("evidence", subject.evidence),
+        ("reviewer", statement.reviewer),
+        ("reason", statement.reason),
+    ]
+    if statement.decision == "approve":
+        facts += [("until", _day(statement.expires))]
+        facts += [
+            ("waives", f"{item.finding} until {_day(item.expires)}: {item.reason}")
+            for item in statement.waivers
+        ]
+        facts += [("also as", name) for name in statement.names]
+    return [f"{name:9} {visible(text, 2000)}" for name, text in facts]
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def find_version(client: Any, uri: str) -> Any:
