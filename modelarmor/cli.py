@@ -18,6 +18,7 @@ from . import __version__, profiles
 from .generate import commands as generate_commands
 from .policy import commands as policy_commands
 from .policy import document
+from .redteam import commands as redteam_commands
 from .sandbox import commands as sandbox_commands
 
 _EXAMPLES = """\
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     sandbox_commands.add_parsers(subparsers)
     policy_commands.add_parsers(subparsers)
     generate_commands.add_parsers(subparsers)
+    redteam_commands.add_parsers(subparsers)
     _add_profiles(subparsers)
     _add_mlflow(subparsers)
     return parser

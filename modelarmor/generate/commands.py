@@ -188,7 +188,7 @@ def _run_generate(arguments: argparse.Namespace) -> int:
     }
     for name, output in outputs.items():
         if texts[name]:
-            _write(texts[name], output)
+            write(texts[name], output)
     if not arguments.quiet:
         written = {name: out for name, out in outputs.items() if texts[name] and out != "-"}
         print(summary(evidence, written), file=sys.stderr)
@@ -391,13 +391,13 @@ def _review(arguments: argparse.Namespace) -> int:
     from modelarmor.generate.review import as_html, as_json, as_text, review
 
     evidence = _evidence_of(arguments.subject)
-    against = _read_evidence(arguments.against) if arguments.against else None
+    against = read_evidence(arguments.against) if arguments.against else None
     made = review(evidence, against)
     if arguments.format == "text":
         text = as_text(made, colour=_colour(arguments.output))
     else:
         text = as_html(made) if arguments.format == "html" else as_json(made)
-    _write(text, arguments.output)
+    write(text, arguments.output)
     return int(fails([made.worst] if made.worst else [], arguments.fail_on))
 
 
@@ -412,7 +412,7 @@ def fails(severities: Sequence[str], threshold: str) -> bool:
 def _evidence_of(subject: str) -> Evidence:
     """The evidence that a file holds, or that of the model that it names."""
     path = Path(subject)
-    return _read_evidence(path) if _is_evidence(path) else _generate(subject)
+    return read_evidence(path) if _is_evidence(path) else _generate(subject)
 
 
 def _is_evidence(path: Path) -> bool:
@@ -424,7 +424,7 @@ def _is_evidence(path: Path) -> bool:
         return re.match(rb'\s*\{\s*"(artifact|format)"\s*:', file.read(4096)) is not None
 
 
-def _read_evidence(path: Path) -> Evidence:
+def read_evidence(path: Path) -> Evidence:
     """Read an evidence document.
 
     Raises:
@@ -478,9 +478,7 @@ def _compliance(arguments: argparse.Namespace) -> int:
 
     bare = [path for path in arguments.subjects if not _is_evidence(path)]
     found = [
-        subjects.of_evidence(_read_evidence(path))
-        for path in arguments.subjects
-        if path not in bare
+        subjects.of_evidence(read_evidence(path)) for path in arguments.subjects if path not in bare
     ]
     if bare:
         places = {
@@ -499,7 +497,7 @@ def _compliance(arguments: argparse.Namespace) -> int:
     else:
         colour = _colour(arguments.output)
         text = "\n".join(as_text(report, colour=colour) for report in reports)
-    _write(text, arguments.output)
+    write(text, arguments.output)
     failing = any(report.count("partly") or report.count("not met") for report in reports)
     return int(arguments.strict and failing)
 
@@ -511,8 +509,13 @@ def _colour(output: str | None) -> bool:
     return output in (None, "-") and sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def _write(text: str, output: str | None) -> None:
-    """Write a whole file or nothing: what was there stays until all of the new one is."""
+def write(text: str, output: str | None) -> None:
+    """Write a whole file or nothing: what was there stays until all of the new one is.
+
+    Args:
+        text: what to write.
+        output: a file; ``-`` or None is standard output.
+    """
     if output in (None, "-"):
         # Names may hold what the terminal's encoding has not.
         sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(

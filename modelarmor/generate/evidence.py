@@ -189,6 +189,92 @@ class Reason:
     phases: tuple[Phase, ...] = ()
 
 
+Attack = Literal["noise", "fgsm", "pgd", "hopskipjump"]
+#: ``noise`` is the control: it takes no aim
+ATTACKS: Final[tuple[Attack, ...]] = ("noise", "fgsm", "pgd", "hopskipjump")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """How many inputs a model still recognised when each was changed a little."""
+
+    attack: Attack
+    #: the most that any feature was changed, as a share of its range
+    epsilon: float
+    samples: int
+    recognised: int
+    #: answers and gradients that the attack asked the model for, by the model's own account
+    queries: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1:
+            raise ValueError(f"epsilon {self.epsilon}: give a share above 0, at most 1")
+        if not 0 <= self.recognised <= self.samples or self.samples < 1 or self.queries < 0:
+            raise ValueError(f"{self.recognised} of {self.samples} samples cannot be")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the samples."""
+        return self.recognised / self.samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Robustness:
+    """What a model makes of inputs that were crafted against it (`modelarmor.redteam`)."""
+
+    #: ``sha256:…`` of the labelled inputs that were drawn, and their labels
+    data: str
+    samples: int
+    #: of the inputs as they are
+    recognised: int
+    measures: tuple[Measure, ...] = ()
+    #: attacks that were not made, and why
+    not_tried: tuple[str, ...] = ()
+    seed: int = 0
+    #: which made the attacks: ``adversarial-robustness-toolbox 1.20.1``
+    library: str = ""
+    #: what was asked for: at least this accuracy at this epsilon
+    least_accuracy: float | None = None
+    epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.recognised <= self.samples or self.samples < 1:
+            raise ValueError(f"{self.recognised} of {self.samples} samples cannot be")
+        for share in (self.least_accuracy, self.epsilon):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{share}: give a share from 0 to 1")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the inputs as they are that the model recognises."""
+        return self.recognised / self.samples
+
+    def worst(self, epsilon: float) -> Measure | None:
+        """The measure of the attack that does most at `epsilon`, or at the next that was tried.
+
+        None where nothing but noise was tried so far out.
+        """
+        reached = [m for m in self.measures if m.epsilon >= epsilon - 1e-9]
+        tried = [m.epsilon for m in reached if m.attack != "noise"]
+        if not tried:
+            return None
+        return min(
+            (m for m in reached if m.epsilon == min(tried)), key=lambda measure: measure.accuracy
+        )
+
+    def shortfall(self, least_accuracy: float, epsilon: float) -> str:
+        """Why this is not enough; empty where it is."""
+        worst = self.worst(epsilon)
+        if worst is None:
+            return f"no attack was tried with an epsilon of {epsilon:g} or more"
+        if worst.accuracy >= least_accuracy:
+            return ""
+        return (
+            f"under {worst.attack} with epsilon {worst.epsilon:g} it recognises"
+            f" {worst.accuracy:.1%} of the inputs, not {least_accuracy:.1%}"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Everything that is known of one version of a model, and the policy that follows."""
@@ -208,6 +294,8 @@ class Evidence:
     expected_denials: tuple[Event, ...] = ()
     #: version of ModelArmor
     generator: str = ""
+    #: None where nobody measured it
+    robustness: Robustness | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -54,9 +54,18 @@ def style(sheet: str) -> Html:
     return Html(f"<style>{sheet}</style>")
 
 
-def document(title: str, sheet: str, *body: Html) -> str:
-    """A whole page that needs nothing from anywhere and may run nothing."""
+def document(title: str, sheet: str, *body: Html, images: bool = False) -> str:
+    """A whole page that needs nothing from anywhere and may run nothing.
+
+    Args:
+        title: of the page.
+        sheet: its style.
+        body: what it shows.
+        images: whether it has pictures, in the page itself.
+    """
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    if images:
+        policy += "; img-src data:"
     head = element(
         "head",
         element("meta", charset="utf-8"),
