@@ -31,7 +31,7 @@ def create_app() -> Any:
         return flask_app
     from mlflow.server.fastapi_app import create_fastapi_app
 
-    return create_fastapi_app(flask_app)
+    return _sealed(create_fastapi_app(flask_app))
 
 
 def create_basic_auth_app() -> Any:
@@ -44,7 +44,16 @@ def create_basic_auth_app() -> Any:
     from . import routes
 
     auth.BEFORE_REQUEST_VALIDATORS.update(dict.fromkeys(routes.endpoints(), _signed_in))
-    return auth.create_app(flask_app)
+    return _sealed(auth.create_app(flask_app))
+
+
+def _sealed(app: Any) -> Any:
+    """The outer application, if there is one, with what our pages say to browsers."""
+    if _is_uvicorn():
+        from . import guard, routes
+
+        app.add_middleware(guard.Sealing, root=routes.root())
+    return app
 
 
 def _signed_in() -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Final
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flask import Response, abort, g, request
@@ -83,6 +84,47 @@ def seal(response: Response, root: str) -> Response:
             secure=request.is_secure,
         )  # fmt: skip
     return response
+
+
+_Message = MutableMapping[str, Any]
+_Send = Callable[[_Message], Awaitable[None]]
+
+
+class Sealing:
+    """The same for what MLflow's outer, asynchronous application says of our answers.
+
+    Args:
+        app: that application.
+        root: path of the pages.
+    """
+
+    def __init__(self, app: Any, root: str) -> None:
+        self._app = app
+        self._root = root
+
+    async def __call__(self, scope: _Message, receive: Any, send: _Send) -> None:
+        """Answer one request, as ASGI has it."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not f"{path}/".startswith(f"{self._root}/"):
+            await self._app(scope, receive, send)
+            return
+
+        async def sealed(message: _Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = _sealed(message.get("headers", ()))
+            await send(message)
+
+        await self._app(scope, receive, sealed)
+
+
+def _sealed(headers: Any) -> list[tuple[bytes, bytes]]:
+    ours = {name.lower().encode(): value.encode() for name, value in _HEADERS.items()}
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in ours and not name.lower().startswith(b"access-control-")
+    ]
+    return [*kept, *ours.items()]
 
 
 def _is_navigation() -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Flask, Response, abort, g, redirect, request
+from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 from mlflow.server.handlers import _add_static_prefix
 from werkzeug.exceptions import HTTPException
 
@@ -27,6 +29,8 @@ _ROWS: Final = 50
 _MAX_NAME: Final = 1_000
 _MAX_TOKEN: Final = 1_000
 _MAX_NUMBER: Final = 2**31 - 1
+#: what MLflow allows a workspace to be called, and no header says more
+_WORKSPACE: Final = re.compile(r"[a-z0-9-]{1,63}")
 
 #: what the queue shows: its title, and MLflow's filter for it
 _QUEUES: Final = {
@@ -70,6 +74,11 @@ def add(app: Flask) -> None:
 def endpoints() -> list[tuple[str, str]]:
     """Path and method of each page."""
     return [(_add_static_prefix(path), method) for path, method, _ in _VIEWS]
+
+
+def root() -> str:
+    """The path below which they are."""
+    return str(_add_static_prefix("/modelarmor"))
 
 
 # --- pages
@@ -238,7 +247,7 @@ def _given(name: str) -> str:
 
 def _registry() -> Registry:
     workspace = _given("workspace")
-    if len(workspace) > _MAX_NAME or not workspace.isprintable() or not workspace.isascii():
+    if workspace and not (MLFLOW_ENABLE_WORKSPACES.get() and _WORKSPACE.fullmatch(workspace)):
         abort(404, "There is no such workspace.")
     return Registry(workspace)
 
@@ -271,7 +280,7 @@ def _page(template: str, registry: Registry, **values: Any) -> str:
     return rendering.page(
         template,
         registry=registry,
-        root=_root(),
+        root=root(),
         token=guard.token(),
         token_field=guard.FIELD,
         address=_address,
@@ -281,16 +290,12 @@ def _page(template: str, registry: Registry, **values: Any) -> str:
     )
 
 
-def _root() -> str:
-    return str(_add_static_prefix("/modelarmor"))
-
-
 def _link(path: str, registry: Registry, **query: object) -> str:
     """One of our pages; what is empty is left out of the address."""
     told = {key: str(value) for key, value in query.items() if value}
     if registry.workspace:
         told["workspace"] = registry.workspace
-    return f"{_root()}/{path}" + (f"?{urlencode(told, quote_via=quote)}" if told else "")
+    return f"{root()}/{path}" + (f"?{urlencode(told, quote_via=quote)}" if told else "")
 
 
 def _address(path: str, about: Look, **query: object) -> str:
@@ -313,11 +318,11 @@ def _file(data: bytes, name: str, kind: str) -> Response:
 
 
 def _seal(response: Response) -> Response:
-    return guard.seal(response, _root()) if request.blueprint == _NAME else response
+    return guard.seal(response, root()) if request.blueprint == _NAME else response
 
 
 def _error(status: int, told: str) -> tuple[str, int]:
-    text = rendering.page("error.html", title="Not done", root=_root(), told=told)
+    text = rendering.page("error.html", title="Not done", root=root(), told=told)
     return text, status
 
 
