@@ -28,6 +28,7 @@ from modelarmor.generate.artifact import Model, Progress, open_model
 from modelarmor.generate.evidence import ATTACKS, Attack, Evidence, Measure, Robustness
 from modelarmor.generate.observe.cage import PROFILE, home_of, interpreter, serving_variables
 from modelarmor.generate.observe.conversation import Conversation, Silent, Tail
+from modelarmor.generate.review.words import visible
 from modelarmor.profiles import Profile
 from modelarmor.redteam.data import Labelled
 from modelarmor.sandbox import Sandbox, Workload
@@ -466,9 +467,10 @@ class _Inside:
         try:
             said = self._talk.ask(request)
         except Silent as reason:
-            raise RedTeamError(f"{reason}: {self._output.last_line()}".rstrip(": ")) from None
+            last = visible(self._output.last_line())
+            raise RedTeamError(f"{reason}: {last}".rstrip(": ")) from None
         if error := _text(said.get("error"), 500):
-            raise RedTeamError(error)
+            raise RedTeamError(visible(error, 500))
         return said
 
     def _take(self, name: str, size: int) -> bytes:

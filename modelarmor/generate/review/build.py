@@ -11,6 +11,7 @@ from modelarmor.generate.evidence import (
     Evidence,
     Finding,
     Observation,
+    Robustness,
     Severity,
     Voice,
 )
@@ -24,6 +25,8 @@ from .model import Capability, Changes, Coverage, Point, Refusal, Review, Standi
 from .policies import Policies
 from .words import number, operation, path_as_written
 
+#: by so much may noise do more than an attack by chance, as a share of the inputs
+_NOISE_MARGIN = 0.1
 _GRAVE: tuple[Severity, ...] = ("critical", "high")
 
 
@@ -46,6 +49,7 @@ def review(evidence: Evidence, against: Evidence | None = None) -> Review:
         *_finding_points(evidence.findings),
         *_verdict_points(evidence, verdicts),
         *_refusal_points(refused),
+        *_robustness_points(evidence.robustness),
         *(_change_points(changed) if changed else ()),
     ]
     return Review(
@@ -244,6 +248,29 @@ def _refusal_points(refused: Iterable[Refusal]) -> Iterator[Point]:
             f" {'was' if len(unexpected) == 1 else 'were'} recorded: the model may fail under it"
         )
         yield Point(severity="medium", what=said, section="refusals")
+
+
+def _robustness_points(robustness: Robustness | None) -> Iterator[Point]:
+    if robustness is None:
+        return
+    least, epsilon = robustness.least_accuracy, robustness.epsilon
+    if least is not None and epsilon is not None:
+        shortfall = robustness.shortfall(least, epsilon)
+        if shortfall:
+            said = f"It is less robust than was asked for: {shortfall}"
+            yield Point(severity="high", what=said, section="robustness")
+    aimless = {m.epsilon: m.accuracy for m in robustness.measures if m.attack == "noise"}
+    for epsilon, accuracy in aimless.items():
+        aimed = [
+            m.accuracy for m in robustness.measures if m.epsilon == epsilon and m.attack != "noise"
+        ]
+        if aimed and accuracy < min(aimed) - _NOISE_MARGIN:
+            said = (
+                f"Noise does more than any attack at an epsilon of {epsilon:g}: the attacks were"
+                " misled, so the measure says little"
+            )
+            yield Point(severity="medium", what=said, section="robustness")
+            return
 
 
 def _change_points(changed: Changes) -> Iterator[Point]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any, Final
 
-from modelarmor.generate.evidence import Finding
+from modelarmor.generate.evidence import Finding, Robustness
 
 from .model import Changes, FileChange, Review
 from .policies import Policies
@@ -63,6 +63,7 @@ def as_data(review: Review) -> dict[str, Any]:
             "error": observation.error if observation else "",
             "usage": asdict(observation.usage) if observation else None,
         },
+        "robustness": _robustness(evidence.robustness),
         "reasons": [asdict(why) for why in review.reasons],
         "changes": _changes(review.changes),
     }  # fmt: skip
@@ -70,6 +71,15 @@ def as_data(review: Review) -> dict[str, Any]:
 
 def _finding(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "fingerprint": finding.fingerprint}
+
+
+def _robustness(robustness: Robustness | None) -> dict[str, Any] | None:
+    if robustness is None:
+        return None
+    body = asdict(robustness)
+    for measure, row in zip(robustness.measures, body["measures"], strict=True):
+        row["accuracy"] = measure.accuracy
+    return {**body, "accuracy": robustness.accuracy}
 
 
 def _changes(changes: Changes | None) -> dict[str, Any] | None:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from modelarmor.generate.evidence import ArtifactFile, Finding
+from modelarmor.generate.evidence import ArtifactFile, Finding, Robustness
 
 from .markup import NOTHING, Html, document, element, join, text
 from .model import Barrier, Capability, Changes, Grant, Refusal, Review, Verdict, Why
+from .robustness import figure, verdict
+from .robustness import rows as robustness_rows
 from .words import number, size
 
 SHEET: Final = Path(__file__).with_name("page.css")
@@ -25,6 +27,7 @@ _SECTIONS: Final = {
     "changes": "What changed",
     "refusals": "What it would refuse",
     "coverage": "What was recorded",
+    "robustness": "Against crafted inputs",
     "reasons": "Why each rule is there",
     "files": "Files",
 }
@@ -74,6 +77,7 @@ def as_fragment(review: Review) -> Html:
         "changes": _changes(review.changes),
         "refusals": _refusals(review),
         "coverage": _coverage(review),
+        "robustness": _robustness(review.evidence.robustness),
         "reasons": _reasons(review.reasons),
         "files": _files(review),
     }
@@ -412,6 +416,12 @@ def _coverage(review: Review) -> Html:
         parts.append(element("ul", *items, class_="grants"))
         parts.append(_more(unseen, _ROWS))
     return join(*parts)
+
+
+def _robustness(robustness: Robustness | None) -> Html:
+    if robustness is None:
+        return element("p", "Not measured: ", _code("modelarmor redteam"), " does.")
+    return join(element("p", verdict(robustness)), figure(robustness), robustness_rows(robustness))
 
 
 def _reasons(reasons: Sequence[Why]) -> Html:

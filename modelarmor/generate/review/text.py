@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from modelarmor.generate.evidence import Finding, Severity
 
 from .model import Capability, Changes, Grant, Review, Verdict
+from .robustness import table
 from .words import number, size, visible
 
 _WIDTH: Final = 100
@@ -57,6 +58,7 @@ class _Text:
             yield from self._changes(review.changes)
         yield from self._refusals(review)
         yield from self._coverage(review)
+        yield from self._robustness(review)
         yield from self._reasons(review)
 
     def _head(self, review: Review) -> Iterator[str]:
@@ -181,6 +183,13 @@ class _Text:
                 yield from _wrapped(f"it failed: {observation.error}", 2)
         if unseen := review.evidence.scan.uninspected:
             yield from _wrapped(f"looked into by nobody: {', '.join(unseen)}", 2)
+
+    def _robustness(self, review: Review) -> Iterator[str]:
+        yield from self._title("Against crafted inputs")
+        if review.evidence.robustness is None:
+            yield "  Not measured (modelarmor redteam)."
+        else:
+            yield from table(review.evidence.robustness)
 
     def _reasons(self, review: Review) -> Iterator[str]:
         if not review.reasons:

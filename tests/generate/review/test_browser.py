@@ -52,7 +52,7 @@ def test_a_hostile_model_runs_nothing_and_keeps_its_place(shown: Any) -> None:
     page = shown(as_html(review(HOSTILE, IRIS)))
     assert page.locator("script, img").count() == 0
     assert page.locator("h1").count() == 1
-    assert page.locator("section").count() == 9
+    assert page.locator("section").count() == 10
 
 
 @pytest.mark.parametrize("evidence", [IRIS, HOSTILE], ids=["plain", "hostile"])
