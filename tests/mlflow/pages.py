@@ -83,3 +83,26 @@ def forms(text):
     parser = _Forms()
     parser.feed(text)
     return parser.found
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags = set()
+        self.attributes = set()
+        self.addresses = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+        self.addresses += [value for name, value in attrs if name in ("href", "action")]
+
+
+def assert_harmless(text):
+    """Nothing in a page runs, loads or leads anywhere that is not ours to begin with."""
+    parser = _Tags()
+    parser.feed(text)
+    assert not parser.tags & {"script", "svg", "img", "iframe", "object", "embed", "style", "base"}
+    assert not {name for name in parser.attributes if name.startswith("on") or name == "style"}
+    for place in parser.addresses:
+        assert place.startswith(("/modelarmor", "/#/models", "#")), place

@@ -11,7 +11,7 @@ import pytest
 import requests
 from modelarmor_mlflow import names, statements
 
-from tests.mlflow.pages import Visitor, address
+from tests.mlflow.pages import Visitor, address, assert_harmless
 from tests.mlflow.support import Reviewer, Server, aliases, refused
 
 SEVERE = {"findings.txt": "critical it opens a socket\nlow it is large\n"}
@@ -285,9 +285,8 @@ def test_hostile_names_stay_names(server, ada, visitor, hostile):
     for page in (visitor.get(), visitor.review(version), visitor.draft(version),
                  visitor.get("audit", name=hostile, version="1")):  # fmt: skip
         assert page.status_code == 200
-        assert not re.search("<(script|svg|img)", page.text)
+        assert_harmless(page.text)
         assert "\u202e" not in _shown(page.text)
-        assert not re.search(r"\bon\w+\s*=\s*[\"']?document", re.sub(r'"[^"]*"', '""', page.text))
     link = f"{server.uri}/#/models/{quote(hostile, safe='')}/versions/1"
     assert html.escape(link.removeprefix(server.uri)) in visitor.review(version).text
     # And from MLflow's page to this one: the description that it renders.
@@ -307,7 +306,7 @@ def test_hostile_findings_and_file_names_are_text(server, visitor, name):
         name, {"findings.txt": f"high {evil}\n", "<img src=x onerror=alert(1)>.bin": "1"}
     )
     page = visitor.review(version).text
-    assert "<script" not in page and "<img" not in page
+    assert_harmless(page)
     assert "&lt;script&gt;document.title" in page and "&lt;img src=x" in page
 
 
