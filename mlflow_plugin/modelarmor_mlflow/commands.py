@@ -1,6 +1,6 @@
 """`modelarmor keys`, `approve`, `reject`, `revoke`, `sign`, `audit` and `registry`.
 
-MLflow is imported by the commands that talk to a registry, and only when they run.
+MLflow and SQLAlchemy are imported by the commands that talk to a registry, and only when they run.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from . import keys, records, settings, statements, trust
+from . import keys, settings, statements, trust
 from .serving import commands as serving
+
+if TYPE_CHECKING:
+    from . import records
 
 _REVIEW_EXAMPLES = """\
 examples:
@@ -304,12 +307,16 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _write(lines: Iterator[records.Record], stream: TextIO) -> int:
+    from . import records
+
     for record in lines:
         stream.write(records.dumps(record) + "\n")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from . import records
+
     current = settings.load(arguments.config)
     count, doubts = 0, []
     try:
@@ -332,6 +339,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _either(arguments: argparse.Namespace) -> Iterator[Iterator[records.Record]]:
+    from . import records
+
     if arguments.file is None:
         with _record(arguments) as lines:
             yield lines
@@ -343,6 +352,8 @@ def _either(arguments: argparse.Namespace) -> Iterator[Iterator[records.Record]]
 @contextmanager
 def _record(arguments: argparse.Namespace) -> Iterator[Iterator[records.Record]]:
     from sqlalchemy.orm import Session
+
+    from . import records
 
     # A session of MLflow's would turn what is wrong with the record into an error of its own.
     with Session(_store(arguments).engine) as session:
