@@ -20,12 +20,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from modelarmor.generate.evidence import MAX_BYTES, Evidence, EvidenceError
 
-from .settings import Worker
+from .settings import RobustnessDemand, Worker
 
 #: what the process may know of the server
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
@@ -51,7 +52,11 @@ class AbandonedError(Exception):
 
 
 def run(
-    model: Path, settings: Worker, alive: Callable[[str | None], bool], scratch: Path
+    model: Path,
+    settings: Worker,
+    alive: Callable[[str | None], bool],
+    scratch: Path,
+    demand: RobustnessDemand | None = None,
 ) -> Evidence:
     """Generate from a model's files.
 
@@ -61,6 +66,7 @@ def run(
         alive: called every few seconds, with what is new of the progress or None; where it
             answers False, the generation is ended.
         scratch: a private directory for temporary files.
+        demand: what the model has to bear of crafted inputs; it is measured too.
 
     Raises:
         GenerationError: it failed, took too long, or returned no evidence.
@@ -69,7 +75,7 @@ def run(
     output = scratch / "evidence.json"
     command = [
         sys.executable, "-m", __name__, settings.generator, str(model), str(output),
-        str(settings.memory),
+        str(settings.memory), json.dumps(_demanded(demand)),
     ]  # fmt: skip
     process = subprocess.Popen(
         command,
@@ -89,6 +95,14 @@ def run(
     if process.returncode != 0:
         raise _failure(process.returncode, said)
     return _read(output)
+
+
+def _demanded(demand: RobustnessDemand | None) -> dict[str, Any] | None:
+    if demand is None:
+        return None
+    told = asdict(demand)
+    del told["models"]
+    return {**told, "data": str(demand.data)}
 
 
 def _follow(
@@ -184,13 +198,15 @@ def _environment(scratch: Path) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Generate, and write the evidence; 2 for an error that says what is wrong with the model."""
-    generator, model, output, memory = arguments
+    generator, model, output, memory, demand = arguments
     _limit(int(memory))
     threading.Thread(target=_watch, daemon=True).start()
     module, _, name = generator.partition(":")
     generate = getattr(importlib.import_module(module), name)
     try:
         evidence = generate(Path(model), progress=_Progress())
+        if demanded := json.loads(demand):
+            evidence = _measured(evidence, Path(model), demanded)
     except ValueError as error:  # our errors are ValueErrors that say what to do
         print(" ".join(str(error).split()), flush=True)
         return 2
@@ -198,6 +214,14 @@ def main(arguments: list[str]) -> int:
     unfinished.write_text(evidence.dumps(), encoding="utf-8")
     unfinished.replace(output)
     return 0
+
+
+def _measured(evidence: Evidence, model: Path, demanded: dict[str, Any]) -> Evidence:
+    from modelarmor.redteam.demand import Demand, answered
+
+    demand = Demand(**{**demanded, "data": Path(demanded["data"])})
+    progress = _Progress()
+    return answered(evidence, model, demand, lambda what: progress(what=what))
 
 
 def _limit(memory: int) -> None:

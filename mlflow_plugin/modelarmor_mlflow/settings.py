@@ -97,6 +97,18 @@ class Worker:
     generator: str = "modelarmor.generate.pipeline:generate"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobustnessDemand:
+    """What some models have to bear of crafted inputs (`modelarmor.redteam.demand.Demand`)."""
+
+    models: tuple[str, ...]
+    #: a file of labelled inputs, absolute
+    data: Path
+    epsilon: float
+    least_accuracy: float
+    samples: int = 200
+
+
 _DEFAULT_PROTECTION = Protection(aliases=("champion", "production"), stages=("Production",))
 
 
@@ -119,6 +131,8 @@ class Settings:
     #: where to review, with ``{model}`` and ``{version}``; told to whoever is refused
     review_url: str = ""
     worker: Worker = field(default_factory=Worker)
+    #: the first that names a model holds for it
+    robustness: tuple[RobustnessDemand, ...] = ()
     #: where this was read; None: the defaults
     source: Path | None = field(default=None, compare=False)
 
@@ -139,6 +153,10 @@ class Settings:
     def review_page(self, model: str, version: int) -> str:
         """Where a version is reviewed; a model's name says nothing else of the address."""
         return self.review_url.format(model=quote(model, safe=""), version=version)
+
+    def robustness_of(self, model: str) -> RobustnessDemand | None:
+        """What `model` has to bear of crafted inputs, where anything is demanded."""
+        return next((item for item in self.robustness if names.matches(model, item.models)), None)
 
     def trusts_name(self, model: str) -> bool:
         """Whether every version of `model` counts as promoted."""
@@ -241,6 +259,11 @@ class _Reader:
             given["clock_skew"] = self._number("clock_skew", data["clock_skew"], 0, 86400)
         if "review_url" in data:
             given["review_url"] = self._review_url(data["review_url"])
+        if "robustness" in data:
+            given["robustness"] = tuple(
+                self._robustness(f"robustness[{index}]", item)
+                for index, item in enumerate(self._list("robustness", data["robustness"]))
+            )
         given["reviewers"] = self._reviewers(data.get("reviewers", {}))
         given["worker"] = self._worker(data.get("worker", {}))
         settings = Settings(**given, source=self._file)
@@ -253,6 +276,22 @@ class _Reader:
             models=self._texts(f"{where}.models", item.get("models", ["*"])),
             aliases=self._texts(f"{where}.aliases", item.get("aliases", [])),
             stages=self._texts(f"{where}.stages", item.get("stages", [])),
+        )
+
+    def _robustness(self, where: str, value: Any) -> RobustnessDemand:
+        known = ("models", "data", "epsilon", "least_accuracy", "samples")
+        item = self._mapping(where, value, known)
+        for key in ("data", "epsilon", "least_accuracy"):
+            if key not in item:
+                raise self._wrong(f"{where}: {key} is missing")
+        return RobustnessDemand(
+            models=self._texts(f"{where}.models", item.get("models", ["*"])),
+            data=self._file.parent.absolute() / self._text(f"{where}.data", item["data"]),
+            epsilon=self._number(f"{where}.epsilon", item["epsilon"], 1e-6, 1),
+            least_accuracy=self._number(f"{where}.least_accuracy", item["least_accuracy"], 0, 1),
+            samples=int(
+                self._number(f"{where}.samples", item.get("samples", 200), 1, 100_000, whole=True)
+            ),
         )
 
     def _reviewers(self, value: Any) -> tuple[Reviewer, ...]:
@@ -379,7 +418,7 @@ class _Reader:
 
 _FIELDS = (
     "protected", "trusted_names", "reviewers", "quorum", "refuse_findings", "approval_days",
-    "clock_skew", "review_url", "worker",
+    "clock_skew", "review_url", "robustness", "worker",
 )  # fmt: skip
 #: in the file: the field of `Worker`, and what one unit is
 _WORKER_AMOUNTS: Final = {

@@ -34,6 +34,7 @@ from .artifacts import ArtifactError
 from .generation import AbandonedError, GenerationError
 from .jobs import Job, Result
 from .review import Concern
+from .settings import RobustnessDemand
 
 if TYPE_CHECKING:
     from .store import Gate
@@ -134,11 +135,16 @@ class Worker:
     def _generate(self, job: Job) -> None:
         current = self._store.settings.get()
         with artifacts.copied(job.location, limit=current.worker.model_size) as model:
-            if self._adopt(job, artifacts.digest_of(model)):
+            demand = current.robustness_of(job.model)
+            if self._adopt(job, artifacts.digest_of(model), demand):
                 return
             with tempfile.TemporaryDirectory(prefix="modelarmor-generation-") as scratch:
                 evidence = generation.run(
-                    model, current.worker, lambda news: self._alive(job, news), Path(scratch)
+                    model,
+                    current.worker,
+                    lambda news: self._alive(job, news),
+                    Path(scratch),
+                    demand,
                 )
             digest = artifacts.digest_of(model)
         if evidence.artifact.digest != digest:
@@ -152,7 +158,7 @@ class Worker:
         artifacts.attach(job.location, evidence.dumps())
         self._finish(job, evidence)
 
-    def _adopt(self, job: Job, digest: str) -> bool:
+    def _adopt(self, job: Job, digest: str, demand: RobustnessDemand | None) -> bool:
         """Take over what is known of a version with the same bytes at the same place."""
         with self._store.ManagedSessionMaker(read_only=False) as session:
             other = jobs.alike(session, job, digest)
@@ -162,7 +168,10 @@ class Worker:
             text = artifacts.read_evidence(job.location, other.evidence)
         except ArtifactError:
             return False
-        self._finish(job, Evidence.loads(text))
+        evidence = Evidence.loads(text)
+        if demand is not None and not _answers(evidence, demand):
+            return False
+        self._finish(job, evidence)
         return True
 
     def _finish(self, job: Job, evidence: Evidence) -> None:
@@ -217,3 +226,14 @@ def in_workspace(name: str) -> Iterator[None]:
         yield
     finally:
         clear_server_request_workspace()
+
+
+def _answers(evidence: Evidence, demand: RobustnessDemand) -> bool:
+    """Whether what is known of a model tells how it bears what is demanded now."""
+    found = evidence.robustness
+    return (
+        found is not None
+        and not found.error
+        and found.epsilon == demand.epsilon
+        and found.least_accuracy == demand.least_accuracy
+    )

@@ -236,9 +236,11 @@ class Robustness:
     #: what was asked for: at least this accuracy at this epsilon
     least_accuracy: float | None = None
     epsilon: float | None = None
+    #: why nothing was measured, where it was asked for
+    error: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.recognised <= self.samples or self.samples < 1:
+        if not 0 <= self.recognised <= self.samples or (self.samples < 1 and not self.error):
             raise ValueError(f"{self.recognised} of {self.samples} samples cannot be")
         for share in (self.least_accuracy, self.epsilon):
             if share is not None and not 0 <= share <= 1:
@@ -247,7 +249,7 @@ class Robustness:
     @property
     def accuracy(self) -> float:
         """Share of the inputs as they are that the model recognises."""
-        return self.recognised / self.samples
+        return self.recognised / self.samples if self.samples else 0.0
 
     def worst(self, epsilon: float) -> Measure | None:
         """The measure of the attack that does most at `epsilon`, or at the next that was tried.
@@ -260,6 +262,27 @@ class Robustness:
             return None
         return min(
             (m for m in reached if m.epsilon == min(tried)), key=lambda measure: measure.accuracy
+        )
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was asked for and is not met, as a finding that a reviewer has to answer."""
+        if self.least_accuracy is None or self.epsilon is None:
+            return ()
+        shortfall = self.error or self.shortfall(self.least_accuracy, self.epsilon)
+        if not shortfall:
+            return ()
+        return (
+            Finding(
+                rule="not-robust",
+                severity="high",
+                title="It was not measured against crafted inputs"
+                if self.error
+                else "It is less robust against crafted inputs than was asked for",
+                detail=shortfall,
+                source="redteam",
+                techniques=("AML.T0015", "AML.T0043"),
+            ),
         )
 
     def shortfall(self, least_accuracy: float, epsilon: float) -> str:
@@ -301,9 +324,10 @@ class Evidence:
     def findings(self) -> tuple[Finding, ...]:
         """Those of every part, worst first."""
         observed = self.observation.findings if self.observation else ()
+        measured = self.robustness.findings if self.robustness else ()
         every = {
             finding.fingerprint: finding
-            for finding in (*self.artifact.findings, *self.scan.findings, *observed)
+            for finding in (*self.artifact.findings, *self.scan.findings, *observed, *measured)
         }
         return tuple(
             sorted(

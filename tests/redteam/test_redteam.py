@@ -153,14 +153,14 @@ def test_the_result_is_part_of_the_evidence_and_fails_the_review(
     assert kept.policy_digest == made.policy_digest
     assert replace(kept, robustness=None) == made
     assert kept.robustness.accuracy == told["accuracy"]
-    points = [point for point in review(kept).points if point.section == "robustness"]
-    assert [point.severity for point in points] == ["high"]
+    assert [one.severity for one in kept.findings if one.rule == "not-robust"] == ["high"]
+    assert "It is less robust" in as_text(review(kept))
     assert "FGSM (one step" in as_text(review(kept))
     assert json.loads(as_json(review(kept)))["robustness"]["least_accuracy"] == 0.6
 
     assert cli.main([*command, "--least-accuracy", "0.0"]) == 0
     kept = Evidence.loads(file.read_text())
-    assert not [point for point in review(kept).points if point.section == "robustness"]
+    assert kept.findings == made.findings
 
     assert cli.main([*command[:2], "--data", str(place / "nothing.npz"), "-q"]) == 2
 

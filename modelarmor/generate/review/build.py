@@ -73,6 +73,7 @@ def _verdicts(evidence: Evidence) -> Iterator[Verdict]:
     for finding in evidence.findings:
         findings.setdefault(finding.source.partition(" ")[0], []).append(finding)
     findings.pop("observation", None)
+    findings.pop("redteam", None)  # which has a part of its own
     for voice in evidence.scan.voices:
         yield _verdict(voice, findings.pop(voice.name, []))
     for source, found in findings.items():  # said by nobody who is listed, such as our own look
@@ -253,12 +254,6 @@ def _refusal_points(refused: Iterable[Refusal]) -> Iterator[Point]:
 def _robustness_points(robustness: Robustness | None) -> Iterator[Point]:
     if robustness is None:
         return
-    least, epsilon = robustness.least_accuracy, robustness.epsilon
-    if least is not None and epsilon is not None:
-        shortfall = robustness.shortfall(least, epsilon)
-        if shortfall:
-            said = f"It is less robust than was asked for: {shortfall}"
-            yield Point(severity="high", what=said, section="robustness")
     aimless = {m.epsilon: m.accuracy for m in robustness.measures if m.attack == "noise"}
     for epsilon, accuracy in aimless.items():
         aimed = [

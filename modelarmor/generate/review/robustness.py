@@ -27,6 +27,9 @@ def curves(robustness: Robustness) -> list[tuple[Attack, list[Measure]]]:
 
 def table(robustness: Robustness, seconds: Mapping[str, float] | None = None) -> Iterator[str]:
     """Accuracy by attack and epsilon, in lines; what was asked for, and whether it was met."""
+    if robustness.error:
+        yield f"  {verdict(robustness)}"
+        return
     known = curves(robustness)
     epsilons = [measure.epsilon for measure in known[0][1]] if known else []
     yield f"  {'recognised of all inputs':<38}" + "".join(f"{f'ε {e:g}':>9}" for e in epsilons)
@@ -48,6 +51,8 @@ def table(robustness: Robustness, seconds: Mapping[str, float] | None = None) ->
 
 def verdict(robustness: Robustness) -> str:
     """Whether what was asked for is met, in a sentence."""
+    if robustness.error:
+        return f"NOT MEASURED: {visible(robustness.error)}"
     least, epsilon = robustness.least_accuracy, robustness.epsilon
     if least is None or epsilon is None:
         return "No accuracy was asked for."
