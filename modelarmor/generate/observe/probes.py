@@ -32,6 +32,7 @@ _LINES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
 #: file or directory, as events have it -> who looks at it
 _LOOKED_AT: Final[Mapping[str, str]] = {
     "/.dockerenv": "ONNX Runtime asks whether it is in a container",
+    "/run/.containerenv": "ONNX Runtime asks whether it is in a container",
     "/proc/other/cgroup": "ONNX Runtime asks whether it is in a container",
     "/sys/bus/pci/devices": "ONNX Runtime and TensorFlow look for accelerators",
     "/sys/bus/cpu/devices": "TensorFlow looks which processors there are",
