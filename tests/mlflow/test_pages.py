@@ -53,6 +53,16 @@ def signed(draft, reviewer, tmp_path, visitor):
     return done.stdout, done.stderr
 
 
+def run_command(draft, reviewer):
+    """Paste the command of a draft into a shell, as its reviewer does."""
+    (command,) = re.findall(r'<pre id="command">(.*?)</pre>', draft.text, re.DOTALL)
+    program = f"{sys.executable} -m modelarmor "
+    line = html.unescape(command).replace("modelarmor ", program, 1)
+    line += f" --quiet --key {reviewer.secret}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def fingerprints(page):
     return re.findall(r'name="waive-([0-9a-f]{16})"', page.text)
 
@@ -119,13 +129,7 @@ def test_the_command_of_a_draft_signs_and_sends_the_same(server, ada, visitor, n
     draft = visitor.draft(
         version, reason="it's $(true) `needed`", **{f"waive-{severe}": 'a "reason"'}
     )
-    (command,) = re.findall(r'<pre id="command">(.*?)</pre>', draft.text, re.DOTALL)
-    line = html.unescape(command).replace(
-        "modelarmor ", f"{sys.executable} -m modelarmor ", 1
-    ) + f" --quiet --key {ada.secret}"  # fmt: skip
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
+    run_command(draft, ada)
     (envelope,) = json.loads(server.client.get_model_version(name, "1").tags[names.STATEMENTS])
     told, _ = statements.read(json.dumps(envelope))
     assert told.reason == "it's $(true) `needed`"

@@ -79,13 +79,15 @@ def read(text: str) -> Statement:
         raise DraftError(f"This is no statement: {error}") from None
 
 
-def command(statement: Statement, server: str) -> str:
+def command(statement: Statement, server: str, workspace: str) -> str:
     """The command that signs and sends the same; empty: a shell could take it for another one.
 
     Args:
         server: what its reviewer calls this MLflow.
+        workspace: in which workspace of it; empty: there are none, or in the usual one.
     """
-    words = ["modelarmor", statement.decision, statement.subject.uri]
+    words = ["env", f"MLFLOW_WORKSPACE={workspace}"] if workspace else []
+    words += ["modelarmor", statement.decision, statement.subject.uri]
     words += [f"--tracking-uri={server}", f"--reviewer={statement.reviewer}"]
     words += [f"--reason={statement.reason}"]
     if statement.decision == "approve":

@@ -151,7 +151,9 @@ def draft() -> str:
         about=about,
         statement=statement,
         payload=statement.payload().decode(),
-        command=drafting.command(statement, request.host_url.rstrip("/") + _add_static_prefix("")),
+        command=drafting.command(
+            statement, request.host_url.rstrip("/") + _add_static_prefix(""), registry.workspace
+        ),
     )
 
 
