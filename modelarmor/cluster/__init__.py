@@ -1,0 +1,1 @@
+"""The Kubernetes enforcer: kernels and models in pods that KubeArmor confines."""
