@@ -1,0 +1,158 @@
+"""``python -m tests.redteam.guard [--write]``: what the serving guard notices of crafted inputs.
+
+A classifier of handwritten digits is attacked by `modelarmor.redteam`; the guard gets the ranges
+that ``modelarmor guard`` takes from its training data, and is asked about each input by itself.
+With ``--write`` the figures go into docs/redteam.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import joblib
+import numpy
+import pandas
+from modelarmor_mlflow.serving import limits
+from modelarmor_mlflow.serving.confined.modelarmor_guard import (
+    Buckets,
+    Column,
+    Limits,
+    Refused,
+    check,
+)
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from modelarmor.redteam import data, measure, render
+
+PAGE = Path(__file__).parents[2] / "docs" / "redteam.md"
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->"
+NAMES = [f"p{number}" for number in range(64)]
+TRAINED = 1200
+EPSILONS = (0.03, 0.1, 0.3)
+
+
+class Subject:
+    """A model, its guard, and inputs that neither has seen."""
+
+    def __init__(self, place: Path) -> None:
+        digits = load_digits()
+        self.inputs, self.labels = digits.data / 16, digits.target
+        known = self.inputs[:TRAINED]
+        model = LogisticRegression(max_iter=300).fit(known, self.labels[:TRAINED])
+        self.model = place / "digits.joblib"
+        joblib.dump(model, self.model)
+        self._model = model
+        pandas.DataFrame(known, columns=NAMES).to_csv(place / "known.csv", index=False)
+        columns = tuple(Column(name=name, type="double") for name in NAMES)
+        self.limits = limits.with_data(Limits(columns=columns), place / "known.csv")
+        numpy.savez(place / "unknown.npz", x=self.inputs[TRAINED:], y=self.labels[TRAINED:])
+        self.given = data.read(place / "unknown.npz", samples=200, limits=(0, 1))
+
+    def measured(self) -> measure.Report:
+        options = measure.Options(epsilons=EPSILONS, nearest=10)
+        return measure.measure(self.model, self.given, options)
+
+    def refused(self, rows: numpy.ndarray) -> float:
+        """Share of inputs that the guard lets not through, each a request."""
+        return float(numpy.mean([self._is_refused(row.tolist()) for row in rows]))
+
+    def recognised(self, rows: numpy.ndarray, labels: Sequence[str]) -> float:
+        """Share that the model takes for what it is."""
+        return float(numpy.mean(self._model.predict(rows).astype(str) == numpy.array(labels)))
+
+    def within(self, rows: numpy.ndarray) -> numpy.ndarray:
+        """What an attacker sends who knows the guard: the same, cut to its ranges."""
+        low, high = (
+            numpy.array([getattr(column, name) for column in self.limits.columns])
+            for name in ("minimum", "maximum")
+        )
+        return rows.clip(low, high)
+
+    def _is_refused(self, row: list[float]) -> bool:
+        body = json.dumps({"dataframe_split": {"columns": NAMES, "data": [row]}}).encode()
+        try:
+            check(body, "application/json", self.limits)
+        except Refused:
+            return True
+        return False
+
+
+def inputs(
+    subject: Subject, report: measure.Report
+) -> Iterator[tuple[str, numpy.ndarray, Sequence[str]]]:
+    """What is sent, and what it is; honest inputs first, then what should be noticed."""
+    labels = subject.given.labels
+    honest = [str(label) for label in subject.labels[TRAINED:]]
+    yield "digits that the model has not seen (false alarms)", subject.inputs[TRAINED:], honest
+    for item in report.crafted:
+        known = labels[: len(item.units)]
+        yield f"{item.attack}, ε {item.epsilon:g}", item.units.astype("float64"), known
+    for item in report.crafted:
+        known = labels[: len(item.units)]
+        if item.attack != "noise":
+            cut = subject.within(item.units.astype("float64"))
+            yield f"{item.attack}, ε {item.epsilon:g}, cut to the guard's ranges", cut, known
+    units = subject.given.units.astype("float64")
+    draw = numpy.random.default_rng(0)
+    yield "anything: each pixel drawn by chance", draw.random((200, 64)), ()
+    yield "digits, black and white exchanged", 1 - units, labels
+    yield "digits from 0 to 16, not scaled", units * 16, labels
+    yield "one pixel of 64 set to 1e6", _with_one(units, 1e6), labels
+
+
+def _with_one(units: numpy.ndarray, value: float) -> numpy.ndarray:
+    changed = units.copy()
+    changed[:, 20] = value
+    return changed
+
+
+def drip(rate: float, pace: float, queries: int) -> float:
+    """Share of queries that a limit of `rate` a second refuses to one who sends `pace` a second."""
+    now = 0.0
+    clock: Callable[[], float] = lambda: now  # noqa: E731
+    buckets = Buckets(rate, clock)
+    refused = 0
+    for _ in range(queries):
+        now += 1 / pace
+        refused += buckets.take("client") > 0
+    return refused / queries
+
+
+def figures() -> str:
+    """The part of the page, in Markdown."""
+    with tempfile.TemporaryDirectory() as place:
+        subject = Subject(Path(place))
+        report = subject.measured()
+        lines = ["```text", *render.table(report.robustness, report.seconds), "```", ""]
+        lines += ["| sent | refused by the guard | recognised by the model |", "|---|---:|---:|"]
+        for name, rows, labels in inputs(subject, report):
+            right = f"{subject.recognised(rows, labels):.1%}" if labels else ""
+            lines.append(f"| {name} | {subject.refused(rows):.1%} | {right} |")
+    nearest = [one for one in report.robustness.measures if one.attack == "hopskipjump"]
+    queries = nearest[0].queries // nearest[0].samples
+    lines += ["", f"HopSkipJump asks {queries:,} times for one input. With `rate: 1`:", ""]
+    lines += ["| the attacker's pace | refused | seconds for one input |", "|---|---:|---:|"]
+    for pace in (20.0, 2.0, 0.9):
+        refused = drip(1.0, pace, queries)
+        passed = pace * (1 - refused)
+        lines.append(f"| {pace:g} a second | {refused:.0%} | {queries / passed:,.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and print or write."""
+    text = figures()
+    if "--write" not in sys.argv:
+        print(text, end="")
+        return
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + text + END + rest.split(END, 1)[1])
+
+
+if __name__ == "__main__":
+    main()
