@@ -3,8 +3,10 @@
 import html
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from urllib.parse import quote
 
 import pytest
@@ -212,6 +214,11 @@ def test_changes_are_shown_against_the_version_that_was_approved(server, ada, vi
     assert "Version 1 is the last one before that was approved." in page
     assert 'id="changes"' in page and "data.bin" in page
     assert visitor.get("review", name=name, version="2", against="7").status_code == 404
+    # A version that is not what it was keeps nobody from the review of the next.
+    (server.stored(first) / "modelarmor" / "evidence.json").unlink()
+    page = visitor.review(second)
+    assert page.status_code == 200
+    assert "It is not compared with version 1" in page.text
 
 
 def test_failed_generation_is_told_and_asked_for_again(server, visitor, name):
@@ -268,6 +275,37 @@ def test_record_is_paged(server, ada, visitor, name):
     rest = visitor.http.get(server.uri + html.unescape(older), timeout=60).text
     assert rest.count(">approve<") + rest.count(">revoke<") == 2
     assert ">generated<" in rest
+
+
+def test_record_that_was_tampered_with_says_so(server, ada, visitor, name):
+    version = server.register(name)
+    ada.decide(server, version, "reject", reason="it phones home")
+    place = server.database.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(place, timeout=60)) as database, database:
+        database.execute(
+            "UPDATE modelarmor_records SET time = time + 1 WHERE model = ? AND kind = 'reject'",
+            (name,),
+        )
+        database.execute(
+            "UPDATE modelarmor_records SET body = '{}' WHERE model = ? AND kind = 'generated'",
+            (name,),
+        )
+    record = visitor.get("audit", name=name, version="1")
+    assert record.status_code == 200
+    assert "It was changed after it was written." in record.text
+    assert "It cannot be read" in record.text
+
+
+def test_wrong_configuration_is_not_shown(server, visitor, severe_version):
+    good = server.config.read_text()
+    try:
+        server.config.write_text("a secret: of the operator\n")
+        page = visitor.review(severe_version)
+    finally:
+        server.config.write_text(good)
+    assert page.status_code == 503
+    assert "configuration is wrong" in page.text and "secret" not in page.text
+    assert "a secret" in server.log.read_text()
 
 
 # --- hostile input

@@ -89,13 +89,15 @@ def look(registry: Registry, name: str, version: int) -> Look:
     shown = registry.version(name, version)
     name, number = str(shown["name"]), int(shown["version"])
     gate = _gate()
+    # Before the session, which would make an error of MLflow's out of one of the configuration.
+    current = gate.settings.get()
     with session(registry) as opened:
         about = gate._version(opened, name, number)
         job = gate._job(opened, about)
         found = Look(
             registry=registry, name=name, version=number, created=about.created,
             stage=about.stage, aliases=tuple(shown.get("aliases", ())), has_files=about.has_files,
-            settings=gate.settings.get(), job=job,
+            settings=current, job=job,
         )  # fmt: skip
         if job is None or job.state != jobs.GENERATED:
             return found
@@ -153,11 +155,6 @@ def workspace(registry: Registry) -> str:
     if registry.workspace:
         return registry.workspace
     return str(_gate()._get_active_workspace())
-
-
-def settings() -> Settings:
-    """The configuration; raises `SettingsError` while it is wrong."""
-    return _gate().settings.get()
 
 
 def _gate() -> store.Gate:

@@ -13,6 +13,7 @@ from mlflow.server.handlers import _add_static_prefix
 from werkzeug.exceptions import HTTPException
 
 from modelarmor.generate import review as reviewing
+from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.review.words import visible
 
 from .. import jobs
@@ -112,14 +113,10 @@ def review() -> str:
     registry = _registry()
     about = _look(registry)
     against = _number("against", 0) or about.approved_before
-    shown = None
+    shown, missed = None, ""
     if about.subject is not None:
         evidence = looking.evidence(registry, about.name, about.version, about.subject.evidence)
-        earlier = (
-            looking.evidence(registry, about.name, against)
-            if against and against != about.version
-            else None
-        )
+        earlier, missed = _earlier(about, against)
         shown = rendering.fragment(evidence, earlier)
     user = _user()
     return _page(
@@ -129,6 +126,7 @@ def review() -> str:
         about=about,
         against=against,
         review=shown,
+        missed=missed,
         reviewers=drafting.reviewers(about.settings, user),
         author=bool(about.job and user and user in about.job.authors),
         user=user,
@@ -259,6 +257,22 @@ def _look(registry: Registry) -> Look:
     if not name or len(name) > _MAX_NAME:
         abort(400, "Say which model: ?name=NAME&version=VERSION.")
     return looking.look(registry, name, _number("version"))
+
+
+def _earlier(about: Look, against: int) -> tuple[Evidence | None, str]:
+    """What to compare with, or why there is nothing: a review goes on without it.
+
+    Raises:
+        RefusedError: somebody named the version.
+    """
+    if not against or against == about.version:
+        return None, ""
+    try:
+        return looking.evidence(about.registry, about.name, against), ""
+    except RefusedError as error:
+        if _given("against"):
+            raise
+        return None, error.told or _NO.get(error.status, "It is not shown.")
 
 
 def _number(name: str, otherwise: int | None = None) -> int:
