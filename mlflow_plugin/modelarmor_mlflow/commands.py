@@ -226,7 +226,7 @@ def _sign(arguments: argparse.Namespace) -> int:
     with arguments.file.open("rb") as stream:
         prepared = statements.Statement.from_payload(stream.read(statements.MAX_ENVELOPE))
     if prepared.reviewer != reviewer:
-        raise ValueError(f"the statement is {prepared.reviewer!r:.80}'s, and you are {reviewer}")
+        raise ValueError(f"the statement is {prepared.reviewer!r:.80}'s, you are {reviewer}")
     sys.stderr.write("".join(f"{line}\n" for line in deciding.told(prepared)))
     # The registry takes what was signed a few minutes ago at most, however long the page was open.
     told = replace(prepared, time=int(datetime.now(UTC).timestamp()))
