@@ -1,4 +1,7 @@
-"""One browser for all tests; each test that needs it is skipped, with the reason, without one."""
+"""One browser for the tests of a module; each is skipped, with the reason, where there is none.
+
+Not one for all: its driver keeps an event loop running, which tests elsewhere want for themselves.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 from .support import Browser, missing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if reason := missing():
         pytest.skip(reason)
