@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from . import __version__, profiles
+from .cluster import commands as cluster_commands
 from .generate import commands as generate_commands
 from .policy import commands as policy_commands
 from .policy import document
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     policy_commands.add_parsers(subparsers)
     generate_commands.add_parsers(subparsers)
     redteam_commands.add_parsers(subparsers)
+    cluster_commands.add_parsers(subparsers)
     _add_profiles(subparsers)
     _add_mlflow(subparsers)
     return parser

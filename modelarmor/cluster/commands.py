@@ -1,0 +1,148 @@
+"""``modelarmor deploy``: a model and its policy as manifests."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from modelarmor.generate.evidence import Evidence
+
+_EXAMPLES: Final = """\
+examples:
+  modelarmor deploy models:/iris@champion --image registry.example/iris@sha256:... \\
+      --claim models:iris/3 --dry-run=client -o yaml | kubectl apply -f -
+                                          an approved version, under its policy
+  modelarmor deploy ./model --evidence model.evidence.json --name iris --unreviewed \\
+      --image registry.example/iris@sha256:... --claim models --dry-run=client -o yaml
+                                          whatever that evidence is about
+
+Nothing is sent to a cluster: what is printed is for kubectl, or for the repository that Argo CD or
+Flux reads. Apply the new revision beside the last one and remove that one's policy only when its
+pods are gone.
+
+Exit status: 0 when it was written, 1 when the model may not be deployed, 2 for a mistake in the
+command line or a file.
+"""
+_NOT_NAME: Final = re.compile(r"[^a-z0-9]+")
+
+
+def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``deploy``, which sets ``run``."""
+    parser = subparsers.add_parser(
+        "deploy",
+        help="write the manifests that serve a model under its policy on Kubernetes",
+        description="Write a Deployment, or KServe's InferenceService, that serves a model under"
+        " its approved policy, with that policy, a NetworkPolicy, a Service and an autoscaler.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="URI",
+                        help="models:/NAME/VERSION, models:/NAME@ALIAS, or with --unreviewed"
+                        " whatever else MLflow serves")  # fmt: skip
+    parser.add_argument("--image", required=True,
+                        help="has MLflow, uvicorn and what the model needs; name it by its"
+                        " digest")  # fmt: skip
+    parser.add_argument("--name", help="of the Deployment (default: the model's)")
+    parser.add_argument("-n", "--namespace", default="default", help="(default: %(default)s)")
+    parser.add_argument("--prefix", default="/usr/local", metavar="DIR",
+                        help="Python environment in the image (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--interpreter", default="/usr/local/bin/python3.11", metavar="FILE",
+                        help="what PREFIX/bin/python really is in the image: KubeArmor matches no"
+                        " links (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--claim", default="", metavar="NAME[:PATH]",
+                        help="a PersistentVolumeClaim with the model's files")  # fmt: skip
+    parser.add_argument("--tracking-uri", default="", metavar="URL",
+                        help="of the MLflow server to fetch the files from, instead")  # fmt: skip
+    parser.add_argument("--fetch-secret", default="", metavar="NAME",
+                        help="a Secret with the variables for fetching")  # fmt: skip
+    parser.add_argument("--fetch-egress", action="append", default=[], metavar="CIDR:PORT",
+                        help="what the pod may reach for fetching; may be repeated")  # fmt: skip
+    parser.add_argument("--replicas", type=int, default=1, metavar="N",
+                        help="pods at least (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--max-replicas", type=int, default=4, metavar="N",
+                        help="pods at most (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="of each pod")
+    parser.add_argument("--kserve", action="store_true", help="write an InferenceService")
+    parser.add_argument("--unreviewed", action="store_true", help="deploy what nobody approved")
+    parser.add_argument("--evidence", type=Path, metavar="FILE",
+                        help="with --unreviewed: of `modelarmor generate`")  # fmt: skip
+    parser.add_argument("--config", type=Path, metavar="FILE",
+                        help="whose approvals count (default: $MODELARMOR_REGISTRY_CONFIG, or"
+                        " ~/.config/modelarmor/registry.yaml)")  # fmt: skip
+    parser.add_argument("--dry-run", choices=("client",), required=True,
+                        help="client: print, and send nothing")  # fmt: skip
+    parser.add_argument("-o", "--output", choices=("yaml",), default="yaml",
+                        help="(default: %(default)s)")  # fmt: skip
+    parser.set_defaults(run=_deploy)
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    from modelarmor.cluster import models
+
+    try:
+        with _subject(arguments) as (name, evidence):
+            claim, _, path = arguments.claim.partition(":")
+            target = models.Target(
+                name=arguments.name or _NOT_NAME.sub("-", name.split("/")[0].lower()).strip("-"),
+                namespace=arguments.namespace,
+                image=arguments.image,
+                prefix=arguments.prefix,
+                interpreter=arguments.interpreter,
+                claim=claim,
+                claim_path=path,
+                tracking_uri=arguments.tracking_uri,
+                fetch_secret=arguments.fetch_secret,
+                fetch_egress=arguments.fetch_egress,
+                replicas=arguments.replicas,
+                most=arguments.max_replicas,
+                limits={"nvidia.com/gpu": str(arguments.gpus)} if arguments.gpus > 0 else {},
+                kserve=arguments.kserve,
+            )
+            exact = f"models:/{name}" if arguments.model.startswith("models:/") else ""
+            if arguments.tracking_uri and not exact:
+                raise ValueError(f"{arguments.model} is in no registry to be fetched from")
+            sys.stdout.write(models.write(models.manifests(evidence, target, exact)))
+    except models.DeployError as error:
+        print(f"modelarmor: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _subject(arguments: argparse.Namespace) -> AbstractContextManager[tuple[str, Evidence]]:
+    """The model's exact name, and its evidence."""
+    if arguments.evidence is not None:
+        if not arguments.unreviewed:
+            raise ValueError("--evidence is for what nobody has approved: add --unreviewed")
+        from modelarmor.generate.evidence import Evidence
+
+        # the pods compare the files with it themselves
+        evidence = Evidence.loads(arguments.evidence.read_bytes())
+        return nullcontext((Path(arguments.model).name, evidence))
+    return _approved(arguments)
+
+
+@contextmanager
+def _approved(arguments: argparse.Namespace) -> Iterator[tuple[str, Evidence]]:
+    from modelarmor.cluster.models import DeployError
+
+    try:
+        from modelarmor_mlflow.commands import mlflow_errors
+        from modelarmor_mlflow.serving import source
+        from modelarmor_mlflow.serving.server import ServeError
+    except ImportError as error:
+        raise ValueError(f"approvals are read with MLflow: modelarmor[mlflow] ({error})") from None
+
+    with mlflow_errors():
+        try:
+            with source.found(
+                arguments.model, unreviewed=arguments.unreviewed, config=arguments.config
+            ) as subject:
+                yield subject.name, subject.evidence
+        except ServeError as error:
+            raise DeployError(str(error)) from None
