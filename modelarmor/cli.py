@@ -33,10 +33,12 @@ examples:
   modelarmor lint policy.yaml               what in a policy does not mean what it seems to
   modelarmor generate ./model -o model.yaml a policy for a model, from what is seen of it
   modelarmor review model.evidence.json     what to know before that model is promoted
+  modelarmor redteam ./model --data test.npz
+                                            how it bears inputs that are crafted against it
 
-Exit status: 0 when all is well; 1 when lint, explain, generate or review says no; 2 for a mistake
-in the command line or a file. run answers with the command's own status, and with 125 when the
-command cannot be confined.
+Exit status: 0 when all is well; 1 when lint, explain, generate, review or redteam says no; 2 for a
+mistake in the command line or a file. run answers with the command's own status, and with 125 when
+the command cannot be confined.
 """
 
 
