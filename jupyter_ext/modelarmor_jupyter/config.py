@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool, Int, List, TraitError, Unicode, validate
+from traitlets import Bool, Enum, Int, List, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from modelarmor import profiles
@@ -29,6 +29,14 @@ class RefusedRequest(ValueError):
 
 class ModelArmor(Configurable):
     """How kernels are confined on this server."""
+
+    enforcer = Enum(
+        ["auto", "local", "kubernetes"],
+        default_value="auto",
+        help="""What confines kernels: the sandbox of this machine (`local`), or KubeArmor in a pod
+        of their own (`kubernetes`). `auto` takes pods where `c.KernelPods.image` or
+        `c.KernelPods.images` is set, and the sandbox elsewhere.""",
+    ).tag(config=True)
 
     default_profile = Unicode(
         "notebook", help="The profile of a kernel whose kernelspec names none."

@@ -13,6 +13,7 @@ allows must open, so that a wrong mode or user is never taken for a denial by Ku
 
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -63,6 +64,8 @@ def main(settings: str, *command: str) -> None:
             sys.exit(NOT_CONFINED)
     for directory in given["directories"]:
         os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103
+    # ipykernel writes its connection file anew, which a Secret's volume does not take
+    shutil.copyfile(given["control"], given["copy"])
     os.execvp(command[0], command)
 
 

@@ -48,9 +48,9 @@ class Cluster:
     def __init__(self, configuration: Any) -> None:
         self.configuration = configuration
         self.api: Any = client.ApiClient(configuration)
-        self.core = client.CoreV1Api(self.api)
-        self.networking = client.NetworkingV1Api(self.api)
-        self.custom = client.CustomObjectsApi(self.api)
+        self.core: Any = client.CoreV1Api(self.api)
+        self.networking: Any = client.NetworkingV1Api(self.api)
+        self.custom: Any = client.CustomObjectsApi(self.api)
 
     @classmethod
     async def connect(cls, kubeconfig: str = "", context: str = "") -> Cluster:

@@ -92,6 +92,11 @@ class PodSettings:
     server_pods: Mapping[str, str] = field(default_factory=dict)
 
 
+def connection_file(tmp: str) -> str:
+    """Where the kernel finds its connection file."""
+    return f"{tmp}/connection.json"
+
+
 def name_of(kernel_id: str) -> str:
     """The name of a kernel's objects.
 
@@ -324,6 +329,7 @@ def _container(
         "denied": denied_files(policy, profile),
         "seconds": settings.canary_seconds,
         "message": _MESSAGE,
+        "copy": connection_file(settings.tmp),
         "directories": [env["HOME"], *_below(env, settings.tmp)],
     }
     mount = k8s.V1VolumeMount

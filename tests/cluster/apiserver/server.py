@@ -54,7 +54,7 @@ class ApiServer:
         #: handlers of subresources such as a pod's ``portforward``
         self.subresources: dict[str, Any] = {}
         self._away = False
-        self._open: set[web.Request] = set()
+        self._open: dict[int, web.Request] = {}
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -116,12 +116,12 @@ class ApiServer:
 
     def break_connections(self) -> None:
         """Cut every open connection."""
-        for request in list(self._open):
+        for request in list(self._open.values()):
             if request.transport is not None:
                 request.transport.abort()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self._open.add(request)
+        self._open[id(request)] = request
         try:
             if self._away:
                 assert request.transport is not None
@@ -130,7 +130,7 @@ class ApiServer:
             self.requests.append((request.method, request.path))
             return await self._answer(request)
         finally:
-            self._open.discard(request)
+            self._open.pop(id(request), None)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         match = _PATH.fullmatch(request.path)

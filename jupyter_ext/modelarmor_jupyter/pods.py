@@ -1,0 +1,418 @@
+"""The provisioner that starts a kernel in a pod that KubeArmor confines.
+
+The server makes the connection file, with the kernel's keys, and hands it over as a Secret; a stock
+ipykernel reads it. So nothing has to call back, and a pod without any egress works. The messages
+are encrypted (CurveZMQ), always: they cross the cluster's network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import zmq
+import zmq.asyncio
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from traitlets import Bool, Dict, Float, Int, List, Unicode
+from traitlets.config import Configurable
+
+from modelarmor import profiles
+from modelarmor.alerts import Recorder
+from modelarmor.cluster.client import Cluster, ClusterError
+from modelarmor.cluster.launch import Kernels, Order
+from modelarmor.cluster.objects import PORT_NAMES, PodSettings, connection_file
+from modelarmor.cluster.pods import PodState
+from modelarmor.profiles import Profile
+from modelarmor_jupyter.config import ModelArmor, RefusedRequest
+
+#: each kernel has five of these; outside of the range that Linux takes for outgoing connections
+_PORTS: Final = range(20_000, 32_000)
+_BEAT_MILLISECONDS: Final = 1_000
+_POLL_SECONDS: Final = 0.1
+_PROGRESS_LINES: Final = 50
+
+
+class KernelPods(Configurable):
+    """Where and how kernels run on the cluster; no kernelspec has a say in it."""
+
+    image = Unicode("", help="The image of kernels whose profile has none in `images`.").tag(
+        config=True
+    )
+    images = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="The image of each profile's kernels, by the profile's name. Name digests.",
+    ).tag(config=True)
+    resources = Dict(
+        help="""What kernels ask for beside their profile's limits, by the profile's name:
+        `{"gpu": {"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "1"}}}`.""",
+    ).tag(config=True)
+    namespace = Unicode(
+        "", help="The namespace of kernels. Empty: the server's own, or the kubeconfig's."
+    ).tag(config=True)
+    server_name = Unicode(
+        "",
+        help="""What this server's kernels are labelled with. At its start a server ends what an
+        earlier server of this name left behind, so no two may share one. Empty: the host's name.
+        Set it where that changes with each start.""",
+    ).tag(config=True)
+    server_pods = Dict(
+        help="Labels of the pods that may connect to kernels; empty: any pod of the namespace."
+    ).tag(config=True)
+    kubeconfig = Unicode("", help="A kubeconfig. Empty: the service account, or kubectl's.").tag(
+        config=True
+    )
+    context = Unicode("", help="A context of the kubeconfig.").tag(config=True)
+    python = Unicode("python3", help="The Python of the images.").tag(config=True)
+    prefix = Unicode("/opt/conda", help="The images' Python environment, `${PREFIX}`.").tag(
+        config=True
+    )
+    workspace = Unicode("/workspace", help="Where the workspace is mounted, `${WORKSPACE}`.").tag(
+        config=True
+    )
+    home = Unicode("/home/jovyan", help="The images' home directory, `${HOME}`.").tag(config=True)
+    tmp = Unicode("/tmp", help="Where temporary files go, `${TMP}`; a volume.").tag(config=True)
+    claim = Unicode(
+        "",
+        help="The PersistentVolumeClaim of the workspace. Empty: a volume that ends with the pod.",
+    ).tag(config=True)
+    claim_path = Unicode("", help="The directory of the claim that is mounted.").tag(config=True)
+    user = Int(1000, min=1, help="The user of the container.").tag(config=True)
+    group = Int(100, min=1, help="The group of the container and of its volumes.").tag(config=True)
+    runtime_class = Unicode("", help="The pods' runtimeClassName, such as gvisor.").tag(config=True)
+    node_selector = Dict(help="Labels of the nodes that may run kernels.").tag(config=True)
+    pull_secrets = List(Unicode(), help="Secrets for the images' registry.").tag(config=True)
+    annotate_namespace = Bool(
+        False,
+        help="""Whether the server sets the namespace's posture and visibility to what the profile
+        wants. They hold for everything in the namespace; kernels should have one of their own.""",
+    ).tag(config=True)
+    launch_seconds = Float(300.0, min=1.0, help="The deadline of a launch, all included.").tag(
+        config=True
+    )
+    canary_seconds = Float(
+        30.0, min=0.0, help="How long the policy may take to be in force in a started container."
+    ).tag(config=True)
+
+    @property
+    def server(self) -> str:
+        """This server's label."""
+        return str(self.server_name) or socket.gethostname()[:63]
+
+    def settings(self, profile: str, namespace: str) -> PodSettings:
+        """What holds for a kernel of this profile.
+
+        Raises
+        ------
+        RefusedRequest
+            when there is no image for it.
+        """
+        image = self.images.get(profile) or self.image
+        if not image:
+            raise RefusedRequest(
+                f"there is no image for the profile {profile}: have c.KernelPods.images name one"
+            )
+        more = self.resources.get(profile) or {}
+        return PodSettings(
+            namespace=namespace,
+            server=self.server,
+            image=image,
+            python=self.python,
+            workspace=self.workspace,
+            tmp=self.tmp,
+            home=self.home,
+            claim=self.claim,
+            claim_path=self.claim_path,
+            user=self.user,
+            group=self.group,
+            requests=more.get("requests") or {},
+            limits=more.get("limits") or {},
+            runtime_class=self.runtime_class,
+            node_selector=self.node_selector,
+            pull_secrets=self.pull_secrets,
+            canary_seconds=self.canary_seconds,
+            server_pods=self.server_pods,
+        )
+
+
+class _Shared:
+    """The cluster as the provisioners of one event loop share it; closed with the last of them."""
+
+    def __init__(self) -> None:
+        self._kernels: Kernels | None = None
+        self._users: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def acquire(self, kernel_id: str, pods: KernelPods, seconds: float) -> Kernels:
+        async with self._lock:
+            if self._kernels is None:
+                self._kernels = await self._open(pods, seconds)
+            self._users.add(kernel_id)
+            return self._kernels
+
+    async def release(self, kernel_id: str) -> None:
+        async with self._lock:
+            self._users.discard(kernel_id)
+            if not self._users and self._kernels is not None:
+                kernels, self._kernels = self._kernels, None
+                await kernels.close()
+
+    @staticmethod
+    async def _open(pods: KernelPods, seconds: float) -> Kernels:
+        cluster = await Cluster.connect(pods.kubeconfig, pods.context)
+        namespace = pods.namespace or _own_namespace()
+        kernels = Kernels(cluster, namespace, pods.server, annotate=pods.annotate_namespace)
+        try:
+            await kernels.open(seconds)
+        except BaseException:
+            await kernels.close()
+            raise
+        return kernels
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
+
+
+class PodProvisioner(KernelProvisionerBase):
+    """Starts a kernel in a pod that is confined, or not at all."""
+
+    profile = Unicode("", help="The profile that the kernelspec asks for.").tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._settings = ModelArmor(parent=self.parent)
+        self._pods = KernelPods(parent=self.parent)
+        self._kernels: Kernels | None = None
+        self._chosen: Profile | None = None
+        #: the container that was launched: the pod, and how often it had been started again
+        self._running: tuple[str, int] | None = None
+        self._address_changed = False
+        self.connection_info = {}  # the base class keeps one for all of its instances
+        #: what the kernel was refused
+        self.recorder = Recorder(f"kernel {self.kernel_id}", self._settings.record_capacity)
+        #: what the present start has waited for, oldest first
+        self.progress: list[str] = []
+
+    @property
+    def chosen(self) -> Profile | None:
+        """The profile that confines the kernel; None before its first start."""
+        return self._chosen
+
+    @property
+    def has_process(self) -> bool:
+        """Whether the kernel was launched and not cleaned up."""
+        return self._running is not None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Choose the profile, and make the keys and ports.
+
+        Raises
+        ------
+        RefusedRequest, ProfileError, PolicyError
+            when the kernel must not start or cannot; the message is for its user.
+        """
+        self._chosen = self._load()
+        self.kernel_spec.interrupt_mode = "message"  # there is no process to signal
+        if not self.connection_info:
+            self._make_keys()
+        kwargs.pop("extra_arguments", None)  # a client's, if anybody's
+        command = [
+            word.replace("{connection_file}", connection_file(self._pods.tmp))
+            for word in self.kernel_spec.argv
+        ]
+        if Path(command[0]).name.startswith("python"):
+            command[0] = self._pods.python  # the server's own Python is not in the image
+        kwargs = await super().pre_launch(cmd=command, **kwargs)
+        return {**kwargs, "env": self._environment(self._chosen)}
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the kernel behind its canary, or again in the same pod; wait until it answers.
+
+        Raises
+        ------
+        LaunchError, ClusterError, PolicyRefused
+            when it did not start; the message is for its user.
+        """
+        assert self._chosen is not None
+        self.progress = []
+        seconds = self._pods.launch_seconds
+        try:
+            kernels = await self._acquire(seconds)
+            order = Order(
+                str(self.kernel_id),
+                self._chosen,
+                cmd,
+                kwargs["env"],
+                self._for_the_pod(),
+                self._pods.settings(self._chosen.name, kernels.namespace),
+            )
+            state = await kernels.launch(order, seconds, self._answers, self._tell)
+        except BaseException:
+            self._running = None
+            await self._release()
+            raise
+        self._running = (state.uid, state.restarts)
+        self._address_changed = state.ip != self.connection_info["ip"]
+        self.connection_info["ip"] = state.ip
+        return self.connection_info
+
+    async def post_launch(self, **kwargs: Any) -> None:
+        """Have the server listen where the kernel is now: it follows no address by itself."""
+        manager: Any = getattr(self.parent, "parent", None)
+        known = str(self.kernel_id) in getattr(manager, "_kernels", ())
+        if self._address_changed and known and hasattr(manager, "start_watching_activity"):
+            manager.stop_watching_activity(self.kernel_id)
+            manager.start_watching_activity(self.kernel_id)
+
+    async def poll(self) -> int | None:
+        """None while the container that was launched runs; no call is made for it."""
+        if self._running is None or self._kernels is None:
+            return 0
+        state = self._kernels.state(str(self.kernel_id))
+        if state is None or state.uid != self._running[0]:
+            return 1
+        alive = state.restarts == self._running[1] and state.standing == "running"
+        return None if alive else (1 if state.code is None else state.code)
+
+    async def wait(self) -> int | None:
+        """Wait until the container that was launched has ended."""
+        while (code := await self.poll()) is None:
+            await asyncio.sleep(_POLL_SECONDS)
+        return code
+
+    async def send_signal(self, signum: int) -> None:
+        """End the kernel if that is what the signal is for; interrupts are messages."""
+        if signum in (9, 15):
+            await self.kill()
+
+    async def kill(self, restart: bool = False) -> None:
+        """End the pod, unless its container has ended and is starting again."""
+        if self._kernels is not None and await self.poll() is None:
+            await self._kernels.restart(str(self.kernel_id))
+
+    async def terminate(self, restart: bool = False) -> None:
+        """End the pod, which gives the kernel a few seconds."""
+        await self.kill(restart)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Delete everything of the kernel, unless it is about to start again."""
+        if restart or self._kernels is None:
+            return
+        try:
+            await self._kernels.end(str(self.kernel_id))
+        except ClusterError as error:
+            self.log.error("kernel %s: %s; the next start sweeps it", self.kernel_id, error)
+        self._running = None
+        await self._release()
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        """What a later server needs to find the kernel again."""
+        info = await super().get_provisioner_info()
+        return {**info, "running": self._running, "profile": self._chosen and self._chosen.name}
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        """Find a kernel again that an earlier server started.
+
+        Raises
+        ------
+        ClusterError
+            when the cluster does not answer.
+        RefusedRequest, ProfileError
+            when the profile is not allowed any more, or has gone.
+        """
+        await super().load_provisioner_info(provisioner_info)
+        self.profile = str(provisioner_info.get("profile") or "")
+        self._chosen = self._load()
+        kernels = await self._acquire(self._pods.launch_seconds)
+        uid, restarts = provisioner_info["running"]
+        if kernels.adopt(str(self.kernel_id), uid):
+            self._running = (uid, restarts)
+
+    def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
+        """Pods take longer to end than processes, in seconds."""
+        return max(recommended, 20.0)
+
+    def get_stable_start_time(self, recommended: float = 10.0) -> float:
+        """How long a start may take, in seconds."""
+        return max(recommended, self._pods.launch_seconds)
+
+    def _load(self) -> Profile:
+        pods = self._pods
+        return profiles.load(
+            self._settings.choose(self.profile),
+            workspace=Path(pods.workspace),
+            home=Path(pods.home),
+            tmp=Path(pods.tmp),
+            prefix=Path(pods.prefix),
+            search_path=self._settings.search_path(),
+        )
+
+    def _make_keys(self) -> None:
+        if not zmq.has("curve"):
+            raise RefusedRequest(
+                "this server's ZeroMQ cannot encrypt (CurveZMQ), so it starts no kernel on a"
+                " cluster; install pyzmq from its wheels"
+            )
+        km: Any = self.parent
+        km.transport, km.cache_ports = "tcp", False
+        public, private = zmq.curve_keypair()
+        km.curve_publickey, km.curve_secretkey = public, private
+        ports = random.sample(_PORTS, len(PORT_NAMES))
+        for name, port in zip(PORT_NAMES, ports, strict=True):
+            setattr(km, name, port)
+        self.connection_info = km.get_connection_info()
+
+    def _for_the_pod(self) -> dict[str, Any]:
+        info = {**self.connection_info, "ip": "0.0.0.0"}
+        key: Any = info["key"]
+        return info | {
+            "key": key.decode() if isinstance(key, bytes) else key,
+            "kernel_name": self.kernel_spec.language,
+        }
+
+    def _environment(self, profile: Profile) -> dict[str, str]:
+        """The profile's variables; nothing of the server's, nor of the kernelspec's."""
+        own: Mapping[str, str] = {"HOME": os.path.join(self._pods.tmp, "home")}  # noqa: PTH118
+        return {**profile.environ({}), **own}
+
+    def _tell(self, what: str) -> None:
+        self.log.info("kernel %s: %s", self.kernel_id, what)
+        self.progress = [*self.progress, what][-_PROGRESS_LINES:]
+
+    async def _answers(self, address: str) -> bool:
+        """Whether the heartbeat at an address echoes, which takes the kernel's keys."""
+        info: Any = self.connection_info
+        with zmq.asyncio.Context.instance().socket(zmq.REQ) as beat:
+            beat.linger = 0
+            beat.curve_serverkey = beat.curve_publickey = info["curve_publickey"].encode()
+            beat.curve_secretkey = info["curve_secretkey"].encode()
+            beat.connect(f"tcp://{address}:{info['hb_port']}")
+            await beat.send(b"ping")
+            return bool(await beat.poll(_BEAT_MILLISECONDS))
+
+    async def _acquire(self, seconds: float) -> Kernels:
+        if self._kernels is None:
+            shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
+            self._kernels = await shared.acquire(str(self.kernel_id), self._pods, seconds)
+        return self._kernels
+
+    async def _release(self) -> None:
+        self._kernels = None
+        shared = _shared.get(asyncio.get_running_loop())
+        if shared is not None:
+            await shared.release(str(self.kernel_id))
+
+
+def _own_namespace() -> str:
+    account = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    return account.read_text().strip() if account.exists() else "default"
+
+
+__all__ = ["KernelPods", "PodProvisioner", "PodState"]

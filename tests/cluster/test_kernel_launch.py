@@ -1,0 +1,25 @@
+"""A kernel in a pod: behind its canary, with its objects, from the first to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+from tests.cluster.conftest import cluster, kernel
+
+
+def test_a_cell_runs_behind_the_canary_and_nothing_is_left_after(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as here:
+            kernel_id = str(uuid.uuid4())
+            async with kernel(here, tmp_path, kernel_id) as started:
+                assert await started.run("print(6 * 7)") == "42"
+                said = await started.run("open('/etc/shadow').read()")
+                assert said.startswith("PermissionError")
+                assert {*here.left()} == {
+                    "secrets", "pods", "kubearmorpolicies", "networkpolicies",
+                }  # fmt: skip
+            assert here.left() == {}
+
+    asyncio.run(body())
