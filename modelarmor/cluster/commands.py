@@ -1,8 +1,10 @@
-"""``modelarmor deploy``: a model and its policy as manifests."""
+"""``modelarmor deploy`` and ``modelarmor doctor --cluster``."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -33,7 +35,8 @@ _NOT_NAME: Final = re.compile(r"[^a-z0-9]+")
 
 
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``deploy``, which sets ``run``."""
+    """Add ``deploy``, which sets ``run``, and give ``doctor`` its options for a cluster."""
+    _extend_doctor(subparsers.choices["doctor"])
     parser = subparsers.add_parser(
         "deploy",
         help="write the manifests that serve a model under its policy on Kubernetes",
@@ -80,6 +83,44 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("-o", "--output", choices=("yaml",), default="yaml",
                         help="(default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=_deploy)
+
+
+def _extend_doctor(parser: argparse.ArgumentParser) -> None:
+    """The same question about a cluster is the same command."""
+    here = parser.get_default("run")
+    parser.add_argument("--cluster", action="store_true",
+                        help="what the cluster of the kubeconfig can enforce, instead of this"
+                        " machine; 1 when a link is missing")  # fmt: skip
+    parser.add_argument("--namespace", default="default", metavar="NAME",
+                        help="with --cluster: of the pods (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--kubeconfig", default="", metavar="FILE",
+                        help="with --cluster: instead of kubectl's")  # fmt: skip
+    parser.set_defaults(run=lambda told: _doctor(told) if told.cluster else here(told))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    try:
+        from modelarmor.cluster import doctor
+        from modelarmor.cluster.client import Cluster, ClusterError
+    except ImportError as error:
+        raise ValueError(f"--cluster needs modelarmor[kubernetes] ({error})") from None
+
+    async def examine() -> list[doctor.Check]:
+        cluster = await Cluster.connect(arguments.kubeconfig)
+        try:
+            return await doctor.examine(cluster, arguments.namespace)
+        finally:
+            await cluster.close()
+
+    try:
+        checks = asyncio.run(examine())
+    except ClusterError as error:
+        raise ValueError(str(error)) from None
+    if arguments.json:
+        print(json.dumps([check.to_json() for check in checks], indent=2))
+    else:
+        print(doctor.render(checks))
+    return int(any(check.state == "missing" for check in checks))
 
 
 def _deploy(arguments: argparse.Namespace) -> int:

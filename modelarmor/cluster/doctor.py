@@ -1,0 +1,286 @@
+"""Whether a cluster can confine what is started on it: each link, before anything relies on it.
+
+What the API says is what somebody wrote there; only the canary in a pod proves enforcement. So what
+cannot be known is called that, and is no reason to trust.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from kubernetes.aio import client
+
+from modelarmor.cluster.client import KUBEARMOR, Cluster, ClusterError
+from modelarmor.cluster.relay import Relay, RelayError
+
+_SECONDS: Final = 10.0
+_DAEMON: Final = "kubearmor-app=kubearmor"
+_CONFIG: Final = "kubearmor-config"
+_UNTRACKED: Final = ("kube-system", "kubearmor")
+_MOST_NODES: Final = 5
+
+#: what a server does in the namespace of its kernels: (group, resource, verbs)
+NEEDED: Final = (
+    ("", "secrets", ("create", "get", "list", "delete")),
+    ("", "pods", ("create", "get", "list", "watch", "delete")),
+    ("networking.k8s.io", "networkpolicies", ("create", "get")),
+    (KUBEARMOR[0], KUBEARMOR[2], ("create", "get")),
+)
+#: network plugins by the names of their daemon sets, and whether they enforce NetworkPolicy
+_PLUGINS: Final = {
+    "calico-node": True,
+    "canal": True,
+    "cilium": True,
+    "antrea-agent": True,
+    "kube-router": True,
+    "weave-net": True,
+    "kube-flannel-ds": False,
+}
+
+State = Literal["ok", "warning", "missing", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One link, and what is to do about it."""
+
+    name: str
+    state: State
+    found: str
+    cure: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Without what is empty."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+async def examine(cluster: Cluster, namespace: str, relay: Relay | None = None) -> list[Check]:
+    """Look at each link between a policy and a pod of this namespace.
+
+    Args:
+        cluster: as the server that will start pods, since rights are looked up for who asks.
+        namespace: where its pods are.
+        relay: where alerts come from; by the environment if left out.
+
+    Raises:
+        ClusterError: the API server does not answer at all.
+    """
+    await cluster.call(
+        "ask for the version", client.VersionApi(cluster.api).get_code, seconds=_SECONDS
+    )
+    checks = [
+        await _known("policies", _policies(cluster)),
+        await _known("daemon", _daemon(cluster)),
+        await _known("enforcer", _enforcers(cluster)),
+        await _known("namespace", _namespace(cluster, namespace)),
+        await _known("throttling", _throttling(cluster)),
+        await _known("network policies", _plugin(cluster)),
+        await _relay(relay),
+    ]
+    return checks + [check async for check in _rights(cluster, namespace)]
+
+
+async def _known(name: str, check: Awaitable[Check]) -> Check:
+    """The check, or that it cannot be made: not being told is no answer."""
+    try:
+        return await check
+    except (ClusterError, ValueError) as error:  # a ValueError: an answer that makes no sense
+        return Check(name, "unknown", f"cannot be known: {str(error)[:500]}")
+
+
+async def _policies(cluster: Cluster) -> Check:
+    group, version, plural = KUBEARMOR
+    try:
+        found = await cluster.call(
+            "list KubeArmor's kinds",
+            cluster.custom.get_api_resources,
+            group,
+            version,
+            seconds=_SECONDS,
+        )
+    except ClusterError as error:
+        if error.status != 404:
+            raise
+        found = client.V1APIResourceList(group_version="", resources=[])
+    if plural in {item.name for item in found.resources or ()}:
+        return Check("policies", "ok", f"KubeArmorPolicy {version}")
+    return Check("policies", "missing", "the cluster has no KubeArmorPolicy",
+                 "install KubeArmor: https://docs.kubearmor.io")  # fmt: skip
+
+
+async def _daemon(cluster: Cluster) -> Check:
+    apps: Any = client.AppsV1Api(cluster.api)
+    found = await cluster.call(
+        "list daemon sets",
+        apps.list_daemon_set_for_all_namespaces,
+        label_selector=_DAEMON,
+        seconds=_SECONDS,
+    )
+    wanted = sum(item.status.desired_number_scheduled or 0 for item in found.items)
+    ready = sum(item.status.number_ready or 0 for item in found.items)
+    if not wanted:
+        return Check("daemon", "missing", "KubeArmor's daemon runs on no node",
+                     "install KubeArmor, or see why its operator makes no daemon set")  # fmt: skip
+    state: State = "ok" if ready >= wanted else "warning" if ready else "missing"
+    cure = "" if state == "ok" else f"kubectl get pods -A -l {_DAEMON}"
+    return Check("daemon", state, f"ready on {ready} of {wanted} nodes", cure)
+
+
+async def _enforcers(cluster: Cluster) -> Check:
+    found = await cluster.call("list nodes", cluster.core.list_node, seconds=_SECONDS)
+    names = {
+        item.metadata.name: (item.metadata.labels or {}).get("kubearmor.io/enforcer", "unlabelled")
+        for item in found.items
+    }
+    counts = Counter(names.values())
+    text = ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "no nodes"
+    weak = sorted(name for name, enforcer in names.items() if enforcer not in ("bpf", "apparmor"))
+    if not weak:
+        return Check("enforcer", "ok" if names else "missing", text + " (by label, not by proof)")
+    shown = ", ".join(weak[:_MOST_NODES]) + (" …" if len(weak) > _MOST_NODES else "")
+    return Check(
+        "enforcer",
+        "missing" if len(weak) == len(names) else "warning",
+        f"{text}; nothing is enforced, or it is not known, on {shown}",
+        "start pods only where kubearmor.io/enforcer is bpf or apparmor (a node selector), and"
+        " have bpf in lsm= of the other nodes' kernel command line",
+    )
+
+
+async def _namespace(cluster: Cluster, name: str) -> Check:
+    found = await cluster.call(
+        f"read the namespace {name}", cluster.core.read_namespace, name, seconds=_SECONDS
+    )
+    if name in _UNTRACKED:
+        return Check("namespace", "missing", f"KubeArmor enforces nothing in {name}",
+                     "use another namespace")  # fmt: skip
+    annotations = found.metadata.annotations or {}
+    loose = [
+        key
+        for part in ("file", "network", "capabilities")
+        if annotations.get(key := f"kubearmor-{part}-posture") != "block"
+    ]
+    shown = set(annotations.get("kubearmor-visibility", "").replace(" ", "").split(","))
+    unseen = sorted({"process", "file", "network"} - shown)
+    if loose:
+        wanted = " ".join(f"{key}=block" for key in loose)
+        return Check("namespace", "missing",
+                     f"what no rule allows is only audited: {', '.join(loose)}",
+                     f"kubectl annotate --overwrite namespace {name} {wanted}")  # fmt: skip
+    if unseen:
+        return Check("namespace", "warning",
+                     f"posture block; audits of {', '.join(unseen)} raise no alert",
+                     f"kubectl annotate --overwrite namespace {name}"
+                     " kubearmor-visibility=process,file,network,capabilities")  # fmt: skip
+    return Check("namespace", "ok", "posture block, everything visible")
+
+
+async def _throttling(cluster: Cluster) -> Check:
+    found = await cluster.call(
+        "list KubeArmor's configuration",
+        cluster.core.list_config_map_for_all_namespaces,
+        field_selector=f"metadata.name={_CONFIG}",
+        seconds=_SECONDS,
+    )
+    data: Mapping[str, str] = next((item.data or {} for item in found.items), {})
+    if not data:
+        return Check("throttling", "unknown", f"cannot be known: there is no {_CONFIG}")
+    if data.get("alertThrottling", "true").lower() == "false":
+        return Check("throttling", "ok", "off: every alert is reported")
+    return Check(
+        "throttling",
+        "warning",
+        f"after {data.get('maxAlertPerSec', '10')} alerts in a second a container is not reported"
+        f" on for {data.get('throttleSec', '30')} seconds; it stays confined",
+        "set alertThrottling: false in the KubeArmorConfig",
+    )
+
+
+async def _plugin(cluster: Cluster) -> Check:
+    apps: Any = client.AppsV1Api(cluster.api)
+    found = await cluster.call(
+        "list daemon sets", apps.list_daemon_set_for_all_namespaces, seconds=_SECONDS
+    )
+    names = {item.metadata.name for item in found.items}
+    known = {name: enforces for name, enforces in _PLUGINS.items() if name in names}
+    name = ", ".join(known)
+    if any(known.values()):
+        return Check("network policies", "ok", f"{name} enforces them, if it is set up to")
+    if known:
+        return Check("network policies", "missing", f"{name} enforces none",
+                     "use a network plugin that does, such as Calico or Cilium")  # fmt: skip
+    return Check(
+        "network policies",
+        "unknown",
+        "cannot be known: no network plugin that this program knows",
+        "try one: a pod under a NetworkPolicy without egress must reach nothing",
+    )
+
+
+async def _relay(relay: Relay | None) -> Check:
+    try:
+        relay = Relay.from_environment() if relay is None else relay
+        connection = relay.open()
+        try:
+            await connection.alive(_SECONDS)
+        finally:
+            await connection.close()
+    except RelayError as error:
+        return Check("relay", "missing", str(error),
+                     "workloads stay confined, and nobody sees their alerts")  # fmt: skip
+    if relay.ca is None:
+        return Check("relay", "warning", f"{relay.target} answers, without TLS",
+                     "who reaches it reads every alert of the cluster: set tls in the"
+                     " KubeArmorConfig and $MODELARMOR_RELAY_TLS")  # fmt: skip
+    return Check("relay", "ok", f"{relay.target} answers, with TLS")
+
+
+async def _rights(cluster: Cluster, namespace: str) -> Any:
+    api: Any = client.AuthorizationV1Api(cluster.api)
+    create = api.create_self_subject_access_review
+    for group, resource, verbs in NEEDED:
+        yield await _known(
+            f"rights: {resource}", _right(cluster, create, namespace, group, resource, verbs)
+        )
+
+
+async def _right(
+    cluster: Cluster,
+    create: Callable[..., Awaitable[Any]],
+    namespace: str,
+    group: str,
+    resource: str,
+    verbs: Iterable[str],
+) -> Check:
+    lacking = []
+    for verb in verbs:
+        asked = client.V1SelfSubjectAccessReview(
+            spec=client.V1SelfSubjectAccessReviewSpec(
+                resource_attributes=client.V1ResourceAttributes(
+                    namespace=namespace, group=group, resource=resource, verb=verb
+                )
+            )
+        )
+        answer = await cluster.call(
+            f"ask for the right to {verb} {resource}", create, asked, seconds=_SECONDS
+        )
+        if not (answer.status and answer.status.allowed):
+            lacking.append(verb)
+    name = f"rights: {resource}"
+    if lacking:
+        return Check(name, "missing", f"may not {', '.join(lacking)} in {namespace}",
+                     "give the service account the role in docs/kubernetes.md")  # fmt: skip
+    return Check(name, "ok", f"may {', '.join(verbs)}")
+
+
+def render(checks: Iterable[Check]) -> str:
+    """The checks for people."""
+    lines = []
+    for check in checks:
+        lines.append(f"{check.state:<8} {check.name:<26} {check.found}")
+        if check.cure:
+            lines.append(f"{'':<35} → {check.cure}")
+    return "\n".join(lines)
