@@ -37,7 +37,6 @@ class _Session:
         import numpy
 
         self.root = Path(request["root"])
-        self.flavour: str = request["flavour"]
         self.loader: str = request["loader"]
         self.files: list[dict[str, str]] = request["files"]
         self.shape: tuple[int, ...] = tuple(request["shape"])
@@ -96,11 +95,14 @@ def _loaded(session: _Session) -> tuple[str, Any]:
     """The library's own object, and which library's."""
     root = session.root
     if (root / "MLmodel").is_file():
-        if session.flavour in _KINDS_OF:
-            module = importlib.import_module(f"mlflow.{session.flavour}")
-            return _KINDS_OF[session.flavour], module.load_model(str(root))
         import mlflow.pyfunc
+        from mlflow.models import Model
 
+        # MLflow's own names: a Keras model may have been saved as the flavour tensorflow.
+        for name in Model.load(str(root)).flavors:
+            if name in _KINDS_OF:
+                module = importlib.import_module(f"mlflow.{name}")
+                return _KINDS_OF[name], module.load_model(str(root))
         return "function", mlflow.pyfunc.load_model(str(root)).predict
     file = root if root.is_file() else _main_file(session)
     if session.loader.startswith("torch."):

@@ -424,7 +424,6 @@ class _Inside:
         return self._ask(
             do="load",
             root=str(self._model.root.resolve()),
-            flavour=artifact.flavour,
             loader=artifact.loader,
             files=[{"path": file.path, "format": file.format} for file in artifact.files][:200],
             shape=list(self._data.low.shape),

@@ -96,6 +96,35 @@ def test_a_network_recognises_less_the_further_it_is_attacked(place: Path, tmp_p
     assert "<script" not in page
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("library", ["pytorch", "tensorflow"])
+def test_mlflows_networks_are_attacked_by_their_gradients(
+    library: str, place: Path, tmp_path: Path
+) -> None:
+    import mlflow.pytorch
+    import mlflow.tensorflow
+    from mlflow.models import infer_signature
+
+    target = str(tmp_path / "model")
+    signature = infer_signature(INPUTS[:2], numpy.zeros((2, 10), "float32"))
+    options: dict[str, Any] = {"signature": signature, "pip_requirements": []}
+    if library == "pytorch":
+        import torch
+
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        mlflow.pytorch.save_model(net, target, input_example=INPUTS[:2], **options)
+    else:
+        import keras
+
+        layers = [keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        mlflow.tensorflow.save_model(keras.Sequential(layers), target, **options)
+    given = data.read(place / "images.npz", samples=100)
+    how = Options(attacks=("fgsm",), epsilons=(0.1,))
+    found = measure.measure(target, given, how).robustness
+    assert found.not_tried == ()
+    assert found.measures[0].queries > 0
+
+
 def test_the_same_seed_gives_the_same_evidence(place: Path, linear: Path) -> None:
     first, again, other = (
         measure.measure(linear, rows(place), Options(nearest=3, seed=seed)).robustness
