@@ -28,7 +28,6 @@ from modelarmor.alerts import Recorder
 from modelarmor.cluster.client import Cluster, ClusterError
 from modelarmor.cluster.launch import Kernels, Order
 from modelarmor.cluster.objects import PORT_NAMES, PodSettings, connection_file
-from modelarmor.cluster.pods import PodState
 from modelarmor.profiles import Profile
 from modelarmor_jupyter.config import ModelArmor, RefusedRequest
 
@@ -184,6 +183,9 @@ class PodProvisioner(KernelProvisionerBase):
     """Starts a kernel in a pod that is confined, or not at all."""
 
     profile = Unicode("", help="The profile that the kernelspec asks for.").tag(config=True)
+
+    #: tells it from a kernel of this machine, where this module need not be imported
+    in_pod = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -413,6 +415,3 @@ class PodProvisioner(KernelProvisionerBase):
 def _own_namespace() -> str:
     account = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
     return account.read_text().strip() if account.exists() else "default"
-
-
-__all__ = ["KernelPods", "PodProvisioner", "PodState"]

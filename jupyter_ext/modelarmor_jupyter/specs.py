@@ -6,7 +6,8 @@ configuration has been read, so that nothing which is configured elsewhere undoe
 
 Two things see to it that no kernel runs outside of the sandbox. A kernelspec that names another
 provisioner is refused, with a message for its user. Whatever a kernelspec says, all that this
-process ever starts a kernel with is a `StrictProvisioner`.
+process ever starts a kernel with is a `StrictProvisioner`, or where kernels run in pods, a
+`PodProvisioner`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from jupyter_server.serverapp import ServerApp
 
 from modelarmor_jupyter.config import RefusedRequest
+from modelarmor_jupyter.enforcers import on_cluster, provisioner
 from modelarmor_jupyter.places import reachable
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 
@@ -79,6 +81,10 @@ class StrictFactory(KernelProvisionerFactory):
     ) -> KernelProvisionerBase:
         stanza = kernel_spec.metadata.get("kernel_provisioner") or {}
         profile = stanza.get("config", {}).get("profile", "")
+        if on_cluster(parent):
+            return provisioner(
+                kernel_id=kernel_id, kernel_spec=kernel_spec, parent=parent, profile=profile
+            )
         return StrictProvisioner(
             kernel_id=kernel_id, kernel_spec=kernel_spec, parent=parent, profile=profile
         )

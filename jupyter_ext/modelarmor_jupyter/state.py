@@ -19,6 +19,8 @@ def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
         # a plain kernel manager has none; that of a server does
         "execution_state": str(getattr(manager, "execution_state", "unknown")),
     }
+    if getattr(provisioner, "in_pod", False):
+        return {**state, **_of_pod(provisioner)}
     if not isinstance(provisioner, ModelArmorProvisioner):
         return {**state, "why": _why_not(manager)}
     confinement = provisioner.confinement
@@ -30,6 +32,22 @@ def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
         "profile": facts(confinement.profile),
         "posture": asdict(confinement.posture),
         "recording": confinement.recording,
+        "last": provisioner.recorder.last,
+        "counts": provisioner.recorder.counts.to_json(),
+    }
+
+
+def _of_pod(provisioner: Any) -> dict[str, Any]:
+    """What is known of a kernel in a pod (`modelarmor_jupyter.pods.PodProvisioner`)."""
+    profile = provisioner.chosen
+    if profile is None or not provisioner.has_process:
+        waits = provisioner.progress[-1:] or ["The kernel has not been started yet."]
+        return {"why": waits[0]}
+    return {
+        "confined": True,
+        "profile": facts(profile),
+        "posture": asdict(profile.posture),
+        "recording": False,
         "last": provisioner.recorder.last,
         "counts": provisioner.recorder.counts.to_json(),
     }

@@ -108,9 +108,12 @@ class Store:
         ]
 
     def forget(self) -> None:
-        """Forget every event so far, so that a watch from before gets 410 Gone."""
+        """Forget every event so far: each watch, open or asked for from before, gets 410 Gone."""
         self._events.clear()
+        self.version += 1
         self._oldest = self.version
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def watch(self, resource: Resource, namespace: str, selector: str, since: int) -> Any:
         """The events after a version, as they come.

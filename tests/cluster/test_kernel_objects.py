@@ -1,0 +1,181 @@
+"""The objects of a kernel: what they forbid, whose they are, and that KubeArmor takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import KernelManager
+from kubernetes.aio import client
+from modelarmor_jupyter.config import RefusedRequest
+from modelarmor_jupyter.enforcers import provisioner
+from modelarmor_jupyter.pods import PodProvisioner
+from modelarmor_jupyter.provisioner import ModelArmorProvisioner
+from traitlets.config import Config
+
+from modelarmor import profiles
+from modelarmor.cluster import objects
+from modelarmor.profiles import Profile
+
+_CRD = Path(__file__).parents[2].parent / "shared" / "conformance" / "crd" / "KubeArmorPolicy.yaml"
+_ID = str(uuid.UUID(int=7))
+_SETTINGS = objects.PodSettings(
+    "kernels", "server-1", "an/image", limits={"nvidia.com/gpu": "1"}, runtime_class="gvisor"
+)
+
+
+def profile(name: str = "notebook") -> Profile:
+    return profiles.load(
+        name,
+        workspace=Path("/workspace"),
+        home=Path("/home/jovyan"),
+        tmp=Path("/tmp"),
+        prefix=Path("/opt/conda"),
+    )
+
+
+def plain(make: Any) -> Any:
+    """What is sent to the API server."""
+
+    async def run() -> Any:
+        async with client.ApiClient() as api:
+            return api.sanitize_for_serialization(make())
+
+    return asyncio.run(run())
+
+
+def parts(name: str = "notebook") -> tuple[Any, Any, Any]:
+    chosen = profile(name)
+    labels = objects.labels_of(_ID, name, _SETTINGS)
+    secret = objects.secret(_ID, labels, {})
+    assert secret.metadata is not None
+    secret.metadata.uid = "the-owner"
+    return chosen, labels, objects.owned_by(secret)
+
+
+def pod() -> Any:
+    chosen, labels, owner = parts()
+    policy = objects.policy(_ID, chosen, "kernels")
+    env = {"HOME": "/tmp/home", "SAID": "$(HOME)"}
+    return plain(
+        lambda: objects.pod(_ID, labels, owner, chosen, policy, ["python3"], env, _SETTINGS)
+    )
+
+
+def test_the_pod_grants_nothing_that_a_kernel_does_not_need() -> None:
+    spec = pod()["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["runtimeClassName"] == "gvisor"
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["resources"]["limits"]["cpu"] == "4000m"
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & {*spec}
+
+
+def test_a_value_of_the_environment_is_not_expanded() -> None:
+    (container,) = pod()["spec"]["containers"]
+    assert {"name": "SAID", "value": "$$(HOME)"} in container["env"]
+
+
+def test_everything_is_owned_by_the_secret() -> None:
+    chosen, labels, owner = parts()
+    network = plain(lambda: objects.network_policy(_ID, labels, owner, chosen, [20_001], _SETTINGS))
+    policy = objects.policy_document(objects.policy(_ID, chosen, "kernels"), labels, owner)
+    for item in (pod(), network, policy):
+        (reference,) = item["metadata"]["ownerReferences"]
+        assert (reference["kind"], reference["uid"]) == ("Secret", "the-owner")
+
+
+def test_without_a_network_in_the_profile_nothing_goes_out() -> None:
+    chosen, labels, owner = parts()
+    network = plain(lambda: objects.network_policy(_ID, labels, owner, chosen, [20_001], _SETTINGS))
+    assert network["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert network["spec"]["egress"] == []
+    assert network["spec"]["ingress"][0]["ports"] == [{"port": 20_001, "protocol": "TCP"}]
+
+
+@pytest.mark.skipif(not _CRD.exists(), reason="KubeArmor's CRDs are not here")
+@pytest.mark.parametrize("name", ["notebook", "notebook-online", "untrusted-model"])
+def test_kubearmors_definition_takes_the_policy_of_each_profile(name: str) -> None:
+    chosen, labels, owner = parts(name)
+    body = objects.policy_document(objects.policy(_ID, chosen, "kernels"), labels, owner)
+    schema = yaml.safe_load(_CRD.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    jsonschema.validate(body, schema)
+    assert body["spec"]["selector"]["matchLabels"] == {"modelarmor.io/kernel": _ID}
+
+
+def test_a_profile_over_kubearmors_limit_is_refused() -> None:
+    with pytest.raises(objects.PolicyRefused, match="entries"):
+        objects.policy(_ID, profile("gpu"), "kernels")
+
+
+def test_a_kernel_whose_identifier_is_no_uuid_has_no_name() -> None:
+    with pytest.raises(ValueError, match="UUID"):
+        objects.name_of("../../secrets/another")
+
+
+# --- what a client may say
+
+
+def made(**stanza: Any) -> Any:
+    config = Config({"KernelPods": {"image": "an/image", "namespace": "kernels"}})
+    spec = KernelSpec(
+        argv=["python", "-f", "{connection_file}"],
+        language="python",
+        env={"LD_PRELOAD": "/mnt/evil.so", "KERNEL_NAMESPACE": "another"},
+    )
+    manager = KernelManager(config=config)
+    return provisioner(kernel_id=_ID, kernel_spec=spec, parent=manager, **stanza)
+
+
+def test_a_kernelspec_configures_nothing_but_its_wish_for_a_profile() -> None:
+    found = made(profile="notebook", config=Config(), namespace="another", image="evil")
+    assert isinstance(found, PodProvisioner)
+    given = asyncio.run(found.pre_launch(env={**os.environ, "SECRET_TOKEN": "x"}))
+    assert given["cmd"] == ["python3", "-f", "/tmp/connection.json"]
+    assert not {"LD_PRELOAD", "KERNEL_NAMESPACE", "SECRET_TOKEN"} & {*given["env"]}
+
+
+def test_a_profile_that_is_not_allowed_is_refused() -> None:
+    found = made(profile="notebook-online")
+    found.parent.config.ModelArmor.allowed_profiles = ["notebook"]
+    other = PodProvisioner(
+        kernel_id=_ID,
+        kernel_spec=found.kernel_spec,
+        parent=KernelManager(config=found.parent.config),
+        profile="notebook-online",
+    )
+    with pytest.raises(RefusedRequest, match="does not allow"):
+        asyncio.run(other.pre_launch())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, ModelArmorProvisioner),
+        ({"KernelPods": {"image": "an/image"}}, PodProvisioner),
+        (
+            {"KernelPods": {"image": "an/image"}, "ModelArmor": {"enforcer": "local"}},
+            ModelArmorProvisioner,
+        ),
+    ],
+)
+def test_the_configuration_says_where_a_kernel_is_confined(
+    said: dict[str, Any], expected: type
+) -> None:
+    manager = KernelManager(config=Config(said))
+    found = provisioner(kernel_id=_ID, kernel_spec=KernelSpec(), parent=manager)
+    assert type(found) is expected
