@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from .serving import commands as serving
 
 if TYPE_CHECKING:
     from . import records
+    from .deciding import Case
 
 _REVIEW_EXAMPLES = """\
 examples:
@@ -33,6 +35,9 @@ examples:
 The statement is signed here, and is about the bytes, the policy and the evidence that are shown.
 Exit status: 0 when it is recorded, 2 when it is not.
 """
+
+#: seconds between two looks at a policy that is being made
+_INTERVAL = 1.0
 
 _Subparsers = argparse._SubParsersAction
 
@@ -176,6 +181,8 @@ def _add_decision(
     parser.add_argument("--tracking-uri", metavar="URI",
                         help="the MLflow server (default: $MLFLOW_TRACKING_URI)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="do not show the review")
+    parser.add_argument("--no-wait", action="store_true",
+                        help="do not wait for a policy that is being made")  # fmt: skip
     parser.set_defaults(run=_decide, decision=decision)
 
 
@@ -184,7 +191,7 @@ def _decide(arguments: argparse.Namespace) -> int:
 
     file = arguments.key or _only_key()
     with mlflow_errors():
-        case = deciding.Case.open(arguments.model, arguments.tracking_uri)
+        case = _open(arguments)
         against = getattr(arguments, "against", None)
         if not arguments.quiet:
             sys.stdout.write(case.text(against, colour=sys.stdout.isatty()))
@@ -199,6 +206,23 @@ def _decide(arguments: argparse.Namespace) -> int:
         identifier = case.submit(wanted, _signer(file))
     print(f"{arguments.decision}: {case.subject.uri}, recorded as {identifier}")
     return 0
+
+
+def _open(arguments: argparse.Namespace) -> Case:
+    """What is to be decided on, once its policy is made."""
+    from modelarmor.generate.commands import Progress
+
+    from . import deciding
+
+    with Progress(sys.stderr) as progress:
+        while True:
+            try:
+                return deciding.Case.open(arguments.model, arguments.tracking_uri)
+            except deciding.StillGeneratingError as pending:
+                if arguments.no_wait:
+                    raise
+                progress(str(pending))
+                time.sleep(_INTERVAL)
 
 
 def _add_sign(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:

@@ -25,10 +25,16 @@ from .statements import Decision, Statement, Subject, Waiver
 #: how long an approval holds that does not say, in days
 _DAYS: Final = 180
 _TRIES = 3
+#: what `names.STATE` says of a version whose policy is to come (`jobs.QUEUED`, `jobs.RUNNING`)
+_PENDING: Final = ("queued", "running")
 
 
 class NothingToReviewError(ValueError):
     """A version that cannot be decided on now; says why and what to do."""
+
+
+class StillGeneratingError(NothingToReviewError):
+    """A version whose policy is being made; it can be decided on soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +88,8 @@ class Case:
             tracking_uri: the server, instead of MLflow's own setting.
 
         Raises:
-            NothingToReviewError: it has no policy yet, or its evidence is not what it should be.
+            StillGeneratingError: its policy is being made.
+            NothingToReviewError: it has no policy, or its evidence is not what it should be.
             MlflowException: the server does not answer, or has no such version.
         """
         from mlflow import MlflowClient
@@ -211,12 +218,17 @@ def subject_of(version: Any) -> tuple[Subject, str]:
     """What a decision on a version is about, and the statement before it.
 
     Raises:
-        NothingToReviewError: it has no policy yet, or says that it is another version.
+        StillGeneratingError: its policy is being made.
+        NothingToReviewError: it has no policy, or says that it is another version.
     """
     uri = f"models:/{version.name}/{version.version}"
     state = version.tags.get(names.STATE, "")
     if names.SUBJECT not in version.tags:
         progress = version.tags.get(names.PROGRESS, "")
+        if state in _PENDING:
+            raise StillGeneratingError(
+                f"{uri}: its policy is being made, {state} {progress}".rstrip()
+            )
         raise NothingToReviewError(
             f"{uri} cannot be reviewed: its policy is {state} {progress}".rstrip()
             if state
