@@ -47,7 +47,7 @@ def _commands() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), [*_commands()])
 def test_a_command_in_the_documentation_is_one(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
-    for stop in ("|", ">", "&&"):
+    for stop in ("|", ">", "2>&1", "&&"):
         if stop in words:
             words = words[: words.index(stop)]
     try:
