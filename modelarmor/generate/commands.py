@@ -24,7 +24,8 @@ _REVIEW_EXAMPLES: Final = """\
 examples:
   modelarmor review policy.evidence.json           what waits for a decision, on the terminal
   modelarmor review ./model                        the same, after generating the evidence now
-  modelarmor review v4.json --against v3.json      and what changed since what was approved
+  modelarmor review models:/fraud/4 --against models:/fraud/3
+                                                   and what changed since what was approved
   modelarmor review v4.json --format html -o review.html
                                                    one page to read, print and keep
   modelarmor review v4.json --format json | jq .points
@@ -367,10 +368,11 @@ def _add_review(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument(
         "subject", metavar="EVIDENCE|MODEL",
-        help="evidence that `modelarmor generate` wrote; or a model, whose evidence is made first",
+        help="evidence that `modelarmor generate` wrote; a version of a registry that has evidence;"
+        " or another model, whose evidence is made first",
     )  # fmt: skip
     parser.add_argument(
-        "--against", metavar="EVIDENCE", type=Path, help="of the version that was approved before"
+        "--against", metavar="EVIDENCE|MODEL", help="the version that was approved before"
     )
     parser.add_argument("--format", choices=("text", "json", "html"), default="text")
     parser.add_argument(
@@ -391,7 +393,7 @@ def _review(arguments: argparse.Namespace) -> int:
     from modelarmor.generate.review import as_html, as_json, as_text, review
 
     evidence = _evidence_of(arguments.subject)
-    against = read_evidence(arguments.against) if arguments.against else None
+    against = _evidence_of(arguments.against) if arguments.against else None
     made = review(evidence, against)
     if arguments.format == "text":
         text = as_text(made, colour=_colour(arguments.output))
@@ -410,9 +412,28 @@ def fails(severities: Sequence[str], threshold: str) -> bool:
 
 
 def _evidence_of(subject: str) -> Evidence:
-    """The evidence that a file holds, or that of the model that it names."""
+    """The evidence that a file holds, that a registry has, or that of the model that it names."""
     path = Path(subject)
-    return read_evidence(path) if _is_evidence(path) else _generate(subject)
+    if _is_evidence(path):
+        return read_evidence(path)
+    return _registered(subject) or _generate(subject)
+
+
+def _registered(uri: str) -> Evidence | None:
+    """What the registry has of a version, where ModelArmor's plugin keeps it."""
+    if not uri.startswith("models:/"):
+        return None
+    try:
+        from modelarmor_mlflow import commands, deciding
+    except ImportError:  # the core alone is installed
+        return None
+    with commands.mlflow_errors():
+        try:
+            evidence: Evidence = deciding.Case.open(uri).evidence
+        except deciding.NothingToReviewError as why:
+            print(f"modelarmor: {why}; the model is looked at now", file=sys.stderr)
+            return None
+    return evidence
 
 
 def _is_evidence(path: Path) -> bool:
