@@ -218,6 +218,18 @@ def confining(evidence: Evidence, target: Target, name: str, labels: Mapping[str
         DeployError: it is none, or the linter finds an error in it for KubeArmor's enforcer.
     """
     parts = document.load(filled(evidence.policy, target), name="<approved policy>")
+    return merged(parts, name, target.namespace, labels)
+
+
+def merged(parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[str, str]) -> Policy:
+    """Policies as one document for exactly one revision, with the canary's rules.
+
+    One document, since KubeArmor takes a document as a whole: a canary that is denied by it says
+    that the rest of it is there too.
+
+    Raises:
+        DeployError: the linter finds an error in it for KubeArmor's enforcer.
+    """
     selected = tuple((key, labels[key]) for key in (MODEL_LABEL, REVISION_LABEL))
     canary = (
         PathRule(
@@ -229,10 +241,10 @@ def confining(evidence: Evidence, target: Target, name: str, labels: Mapping[str
             match="directory", value=f"{_DENIED}/", recursive=True,
         ),
     )  # fmt: skip
-    merged = Policy(
+    policy = Policy(
         "KubeArmorPolicy",
         name,
-        namespace=target.namespace,
+        namespace=namespace,
         selector=Selector(match_labels=selected),
         process=tuple(dict.fromkeys(rule for part in parts for rule in part.process)),
         file=(*dict.fromkeys(rule for part in parts for rule in part.file), *canary),
@@ -246,8 +258,8 @@ def confining(evidence: Evidence, target: Target, name: str, labels: Mapping[str
             for rule in part.presets
         ),
     )
-    _check(merged)
-    return merged
+    _check(policy)
+    return policy
 
 
 def filled(policy: str, target: Target) -> str:
@@ -299,13 +311,6 @@ def _check(policy: Policy) -> None:
 
 def _pod(evidence: Evidence, target: Target, policy: Policy, config: str) -> k8s.V1PodSpec:
     mount = k8s.V1VolumeMount
-    settings = {
-        "control": f"{_CONTROL}/control",
-        "denied": {"rule": f"{_DENIED}/denied", "posture": f"{_UNNAMED}/unnamed"},
-        "seconds": target.canary_seconds,
-        "message": _MESSAGE,
-        "directories": [f"{TMP}/home"],
-    }
     python = f"{target.prefix}/bin/python"
     # not `mlflow models serve`, which starts a shell that the policy refuses
     server = [python, "-I", "-B", "-m", "uvicorn", "mlflow.pyfunc.scoring_server.app:app",
@@ -318,20 +323,17 @@ def _pod(evidence: Evidence, target: Target, policy: Policy, config: str) -> k8s
     serve = k8s.V1Container(
         name="kserve-container" if target.kserve else "server",
         image=target.image,
-        command=[python, "-I", "-c", _program("canary.py"), json.dumps(settings), *server],
+        command=behind_canary(python, target.canary_seconds, server),
         env=_variables(variables),
         ports=[k8s.V1ContainerPort(container_port=PORT, name="http1")],
         resources=_resources(evidence, target),
-        security_context=_unprivileged(),
+        security_context=unprivileged(),
         termination_message_path=_MESSAGE,
         startup_probe=_probe(failures=90),
         readiness_probe=_probe(failures=3),
         liveness_probe=_probe(failures=6),
         volume_mounts=[
-            *(
-                mount(name=name, mount_path=f"{_BASE}/{name}", read_only=True)
-                for name in ("control", "denied", "unnamed")
-            ),
+            *CANARY_MOUNTS,
             mount(name="model", mount_path=MODEL, read_only=True),
             mount(name="tmp", mount_path=TMP),
             mount(name="shm", mount_path="/dev/shm"),
@@ -369,7 +371,7 @@ def _fetching(evidence: Evidence, target: Target, python: str) -> k8s.V1Containe
         env=_variables(variables),
         env_from=[k8s.V1EnvFromSource(secret_ref=secret)] if target.fetch_secret else None,
         resources=_resources(evidence, replace(target, limits={})),
-        security_context=_unprivileged(),
+        security_context=unprivileged(),
         termination_message_policy="FallbackToLogsOnError",
         volume_mounts=[
             mount(name="plan", mount_path=_PLAN, read_only=True),
@@ -378,6 +380,25 @@ def _fetching(evidence: Evidence, target: Target, python: str) -> k8s.V1Containe
             *([source] if target.claim else []),
         ],
     )
+
+
+#: where the canary's files are in a container
+CANARY_MOUNTS: Final = tuple(
+    k8s.V1VolumeMount(name=name, mount_path=f"{_BASE}/{name}", read_only=True)
+    for name in ("control", "denied", "unnamed")
+)
+
+
+def behind_canary(python: str, seconds: float, command: Sequence[str]) -> list[str]:
+    """A container's command that waits until the policy is in force, and then becomes another."""
+    settings = {
+        "control": f"{_CONTROL}/control",
+        "denied": {"rule": f"{_DENIED}/denied", "posture": f"{_UNNAMED}/unnamed"},
+        "seconds": seconds,
+        "message": _MESSAGE,
+        "directories": [f"{TMP}/home"],
+    }
+    return [python, "-I", "-c", _program("canary.py"), json.dumps(settings), *command]
 
 
 def _program(name: str) -> str:
@@ -392,7 +413,7 @@ def _variables(values: Mapping[str, str]) -> list[k8s.V1EnvVar]:
     ]
 
 
-def _unprivileged() -> k8s.V1SecurityContext:
+def unprivileged() -> k8s.V1SecurityContext:
     return k8s.V1SecurityContext(
         allow_privilege_escalation=False,
         privileged=False,
@@ -426,15 +447,17 @@ def _resources(evidence: Evidence, target: Target) -> k8s.V1ResourceRequirements
     )
 
 
-def _volumes(evidence: Evidence, target: Target, config: str) -> list[k8s.V1Volume]:
-    def part(name: str, key: str) -> k8s.V1Volume:
-        return k8s.V1Volume(
-            name=name,
-            config_map=k8s.V1ConfigMapVolumeSource(
-                name=config, default_mode=0o444, items=[k8s.V1KeyToPath(key=key, path=key)]
-            ),
-        )
+def part(config: str, name: str, key: str) -> k8s.V1Volume:
+    """One key of a ConfigMap as a volume."""
+    return k8s.V1Volume(
+        name=name,
+        config_map=k8s.V1ConfigMapVolumeSource(
+            name=config, default_mode=0o444, items=[k8s.V1KeyToPath(key=key, path=key)]
+        ),
+    )
 
+
+def _volumes(evidence: Evidence, target: Target, config: str) -> list[k8s.V1Volume]:
     def empty(name: str, size: int | None = None, medium: str | None = None) -> k8s.V1Volume:
         room = None if size is None else str(size)
         return k8s.V1Volume(
@@ -444,8 +467,8 @@ def _volumes(evidence: Evidence, target: Target, config: str) -> list[k8s.V1Volu
     disk = Resources.from_kubernetes(evidence.resources).disk
     claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=target.claim, read_only=True)
     return [
-        *(part(name, name) for name in ("control", "denied", "unnamed")),
-        part("plan", "plan.json"),
+        *(part(config, name, name) for name in ("control", "denied", "unnamed")),
+        part(config, "plan", "plan.json"),
         empty("model"),
         empty("tmp", disk),
         empty("fetching"),
