@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from modelarmor.generate.evidence import Evidence
@@ -23,6 +23,8 @@ examples:
   modelarmor deploy ./model --evidence model.evidence.json --name iris --unreviewed \\
       --image registry.example/iris@sha256:... --claim models --dry-run=client -o yaml
                                           whatever that evidence is about
+  modelarmor deploy llm --nim --image nvcr.io/nim/...@sha256:... --claim weights \\
+      --dry-run=client -o yaml            a container of NVIDIA NIM, under policies for it
 
 Nothing is sent to a cluster: what is printed is for kubectl, or for the repository that Argo CD or
 Flux reads. Apply the new revision beside the last one and remove that one's policy only when its
@@ -71,6 +73,11 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--max-replicas", type=int, default=4, metavar="N",
                         help="pods at most (default: %(default)s)")  # fmt: skip
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="of each pod")
+    parser.add_argument("--nim", action="store_true",
+                        help="the image is NVIDIA NIM's, which brings its own server; URI is a"
+                        " name, and --claim has the weights")  # fmt: skip
+    parser.add_argument("--pull-secret", default="", metavar="NAME",
+                        help="with --nim: a Secret for the image's registry")  # fmt: skip
     parser.add_argument("--kserve", action="store_true", help="write an InferenceService")
     parser.add_argument("--unreviewed", action="store_true", help="deploy what nobody approved")
     parser.add_argument("--evidence", type=Path, metavar="FILE",
@@ -127,6 +134,9 @@ def _deploy(arguments: argparse.Namespace) -> int:
     from modelarmor.cluster import models
 
     try:
+        if arguments.nim:
+            sys.stdout.write(models.write(_nim(arguments)))
+            return 0
         with _subject(arguments) as (name, evidence):
             claim, _, path = arguments.claim.partition(":")
             target = models.Target(
@@ -153,6 +163,24 @@ def _deploy(arguments: argparse.Namespace) -> int:
         print(f"modelarmor: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _nim(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from modelarmor.cluster import nim
+
+    if arguments.evidence or arguments.tracking_uri or arguments.kserve or ":" in arguments.claim:
+        raise ValueError("--nim takes an image, a --claim without a path, and no model's options")
+    return nim.manifests(
+        nim.Nim(
+            name=arguments.name or arguments.model,
+            namespace=arguments.namespace,
+            image=arguments.image,
+            claim=arguments.claim,
+            pull_secret=arguments.pull_secret,
+            gpus=arguments.gpus or 1,
+            replicas=arguments.replicas,
+        )
+    )
 
 
 def _subject(arguments: argparse.Namespace) -> AbstractContextManager[tuple[str, Evidence]]:

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
+from modelarmor.cli import main
 from modelarmor.cluster import models, nim
 from modelarmor.policy import document
 from modelarmor.policy.decide import Operation, Table
@@ -72,3 +73,12 @@ def test_it_is_served_behind_the_canary_without_a_way_out() -> None:
     selected = made["KubeArmorPolicy"]["spec"]["selector"]["matchLabels"]
     assert selected.items() <= made["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
     assert models.write(nim.manifests(NIM)) == models.write(nim.manifests(NIM))
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["deploy", "llm", "--nim", "--image", NIM.image, "--namespace", "nim"]
+    command += ["--claim", "weights", "--dry-run=client"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == models.write(nim.manifests(NIM))
+    assert main([*command, "--name", "a b"]) == 1
+    assert main([*command, "--kserve"]) == 2

@@ -2,7 +2,7 @@
 
 The policies beside this file are for images whose Python is 3.10 and whose server lies below
 ``/opt/nim``; ``host.yaml`` is for the nodes. They were checked by the linter and the decision
-table, and never against an image of NVIDIA's: try them under posture audit first.
+table, and never against an image of NVIDIA's: docs/kubernetes-models.md says how to try them.
 """
 
 from __future__ import annotations
