@@ -20,14 +20,15 @@ import zmq
 import zmq.asyncio
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
-from traitlets import Bool, Dict, Float, Int, List, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
 from traitlets.config import Configurable
 
 from modelarmor import profiles
 from modelarmor.alerts import Recorder
 from modelarmor.cluster.client import Cluster, ClusterError
+from modelarmor.cluster.forward import Forward
 from modelarmor.cluster.launch import Kernels, Order
-from modelarmor.cluster.objects import PORT_NAMES, PodSettings, connection_file
+from modelarmor.cluster.objects import PORT_NAMES, PodSettings, connection_file, name_of
 from modelarmor.profiles import Profile
 from modelarmor_jupyter.config import ModelArmor, RefusedRequest
 
@@ -36,6 +37,7 @@ _PORTS: Final = range(20_000, 32_000)
 _BEAT_MILLISECONDS: Final = 1_000
 _POLL_SECONDS: Final = 0.1
 _PROGRESS_LINES: Final = 50
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class KernelPods(Configurable):
@@ -93,12 +95,25 @@ class KernelPods(Configurable):
         help="""Whether the server sets the namespace's posture and visibility to what the profile
         wants. They hold for everything in the namespace; kernels should have one of their own.""",
     ).tag(config=True)
+    port_forward = Enum(
+        ["auto", "always", "never"],
+        default_value="auto",
+        help="""Whether the server reaches kernels through the API server instead of at their pods'
+        addresses. `auto`: where it does not run in a pod itself.""",
+    ).tag(config=True)
     launch_seconds = Float(300.0, min=1.0, help="The deadline of a launch, all included.").tag(
         config=True
     )
     canary_seconds = Float(
         30.0, min=0.0, help="How long the policy may take to be in force in a started container."
     ).tag(config=True)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether kernels are reached through the API server."""
+        return bool(
+            self.port_forward == "always" or (self.port_forward == "auto" and not _ACCOUNT.is_dir())
+        )
 
     @property
     def server(self) -> str:
@@ -192,6 +207,9 @@ class PodProvisioner(KernelProvisionerBase):
         self._settings = ModelArmor(parent=self.parent)
         self._pods = KernelPods(parent=self.parent)
         self._kernels: Kernels | None = None
+        self._forward: Forward | None = None
+        #: the kernel's own ports; the server's differ where they are forwarded
+        self._ports: dict[str, int] = {}
         self._chosen: Profile | None = None
         #: the container that was launched: the pod, and how often it had been started again
         self._running: tuple[str, int] | None = None
@@ -247,6 +265,7 @@ class PodProvisioner(KernelProvisionerBase):
         seconds = self._pods.launch_seconds
         try:
             kernels = await self._acquire(seconds)
+            await self._reach(kernels)
             order = Order(
                 str(self.kernel_id),
                 self._chosen,
@@ -261,8 +280,9 @@ class PodProvisioner(KernelProvisionerBase):
             await self._release()
             raise
         self._running = (state.uid, state.restarts)
-        self._address_changed = state.ip != self.connection_info["ip"]
-        self.connection_info["ip"] = state.ip
+        if self._forward is None:
+            self._address_changed = state.ip != self.connection_info["ip"]
+            self.connection_info["ip"] = state.ip
         return self.connection_info
 
     async def post_launch(self, **kwargs: Any) -> None:
@@ -317,7 +337,12 @@ class PodProvisioner(KernelProvisionerBase):
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What a later server needs to find the kernel again."""
         info = await super().get_provisioner_info()
-        return {**info, "running": self._running, "profile": self._chosen and self._chosen.name}
+        return {
+            **info,
+            "running": self._running,
+            "ports": self._ports,
+            "profile": self._chosen and self._chosen.name,
+        }
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
         """Find a kernel again that an earlier server started.
@@ -333,6 +358,8 @@ class PodProvisioner(KernelProvisionerBase):
         self.profile = str(provisioner_info.get("profile") or "")
         self._chosen = self._load()
         kernels = await self._acquire(self._pods.launch_seconds)
+        self._ports = {name: int(provisioner_info["ports"][name]) for name in PORT_NAMES}
+        await self._reach(kernels)
         uid, restarts = provisioner_info["running"]
         if kernels.adopt(str(self.kernel_id), uid):
             self._running = (uid, restarts)
@@ -369,10 +396,11 @@ class PodProvisioner(KernelProvisionerBase):
         ports = random.sample(_PORTS, len(PORT_NAMES))
         for name, port in zip(PORT_NAMES, ports, strict=True):
             setattr(km, name, port)
+        self._ports = dict(zip(PORT_NAMES, ports, strict=True))
         self.connection_info = km.get_connection_info()
 
     def _for_the_pod(self) -> dict[str, Any]:
-        info = {**self.connection_info, "ip": "0.0.0.0"}
+        info = {**self.connection_info, **self._ports, "ip": "0.0.0.0"}
         key: Any = info["key"]
         return info | {
             "key": key.decode() if isinstance(key, bytes) else key,
@@ -391,6 +419,7 @@ class PodProvisioner(KernelProvisionerBase):
     async def _answers(self, address: str) -> bool:
         """Whether the heartbeat at an address echoes, which takes the kernel's keys."""
         info: Any = self.connection_info
+        address = address if self._forward is None else info["ip"]
         with zmq.asyncio.Context.instance().socket(zmq.REQ) as beat:
             beat.linger = 0
             beat.curve_serverkey = beat.curve_publickey = info["curve_publickey"].encode()
@@ -399,6 +428,17 @@ class PodProvisioner(KernelProvisionerBase):
             await beat.send(b"ping")
             return bool(await beat.poll(_BEAT_MILLISECONDS))
 
+    async def _reach(self, kernels: Kernels) -> None:
+        """Forward the kernel's ports, once: a new pod has the name of the former."""
+        if not self._pods.forwards or self._forward is not None:
+            return
+        name = name_of(str(self.kernel_id))
+        self._forward = Forward(kernels.cluster, kernels.namespace, name)
+        local = await self._forward.start(list(self._ports.values()))
+        info: Any = self.connection_info
+        info["ip"] = "127.0.0.1"
+        info.update({name: local[port] for name, port in self._ports.items()})
+
     async def _acquire(self, seconds: float) -> Kernels:
         if self._kernels is None:
             shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
@@ -406,6 +446,9 @@ class PodProvisioner(KernelProvisionerBase):
         return self._kernels
 
     async def _release(self) -> None:
+        forward, self._forward = self._forward, None
+        if forward is not None:
+            await forward.stop()
         self._kernels = None
         shared = _shared.get(asyncio.get_running_loop())
         if shared is not None:
@@ -413,5 +456,5 @@ class PodProvisioner(KernelProvisionerBase):
 
 
 def _own_namespace() -> str:
-    account = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    account = _ACCOUNT / "namespace"
     return account.read_text().strip() if account.exists() else "default"

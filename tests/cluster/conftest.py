@@ -15,6 +15,7 @@ from modelarmor_jupyter.enforcers import provisioner
 from modelarmor_jupyter.pods import PodProvisioner
 from traitlets.config import Config
 
+from tests.cluster.apiserver.forward import port_forward
 from tests.cluster.apiserver.kubelet import Kubelet
 from tests.cluster.apiserver.server import ApiServer
 
@@ -61,6 +62,7 @@ async def cluster(directory: Path, **pods: Any) -> AsyncIterator[Here]:
     await server.start()
     server.namespace(NAMESPACE, BLOCK)
     kubelet = Kubelet(server, directory / "node")
+    server.subresources["portforward"] = port_forward
     settings = {
         "image": "a/notebook",
         "namespace": NAMESPACE,
@@ -73,6 +75,7 @@ async def cluster(directory: Path, **pods: Any) -> AsyncIterator[Here]:
         "home": "/home/jovyan",
         "launch_seconds": 30.0,
         "canary_seconds": 2.0,
+        "port_forward": "never",
     }
     config = Config({"KernelPods": settings | pods})
     try:

@@ -23,3 +23,17 @@ def test_a_cell_runs_behind_the_canary_and_nothing_is_left_after(tmp_path: Path)
             assert here.left() == {}
 
     asyncio.run(body())
+
+
+def test_a_server_outside_of_the_cluster_reaches_its_kernel_through_the_api_server(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path, port_forward="always") as here:
+            async with kernel(here, tmp_path, str(uuid.uuid4())) as started:
+                assert await started.run("print('x' * 300_000)") == "x" * 300_000
+                own = started.provisioner.connection_info["shell_port"]
+                assert str(own) not in str(here.only("networkpolicies")["spec"]["ingress"])
+            assert here.left() == {}
+
+    asyncio.run(body())
