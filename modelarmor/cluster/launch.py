@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from modelarmor.cluster.objects import PodSettings
 from modelarmor.cluster.pods import PodState, state_of
 from modelarmor.cluster.watch import Watch
 from modelarmor.profiles import Profile
+
+_log = logging.getLogger(__name__)
 
 _UNTRACKED: Final = ("kube-system", "kubearmor")
 _POSTURES: Final = ("file", "network", "capabilities")
@@ -194,7 +197,11 @@ class Kernels:
             return await self._answering(order, denied, deadline, answers, tell)
         except BaseException:
             # shielded: a user who gives up must not leave a pod behind
-            await asyncio.shield(self._spawn(self.end(order.kernel_id)))
+            ending = asyncio.shield(self._spawn(self.end(order.kernel_id)))
+            try:
+                await ending
+            except ClusterError as error:  # it is the launch's error that its user wants
+                _log.error("%s: %s; the next start sweeps it", name, error)
             raise
 
     async def restart(self, kernel_id: str) -> None:

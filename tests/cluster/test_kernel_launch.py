@@ -6,6 +6,8 @@ import asyncio
 import uuid
 from pathlib import Path
 
+from modelarmor_jupyter.state import kernel_state
+
 from tests.cluster.conftest import cluster, kernel
 
 
@@ -17,6 +19,8 @@ def test_a_cell_runs_behind_the_canary_and_nothing_is_left_after(tmp_path: Path)
                 assert await started.run("print(6 * 7)") == "42"
                 said = await started.run("open('/etc/shadow').read()")
                 assert said.startswith("PermissionError")
+                state = kernel_state(kernel_id, started.manager)
+                assert (state["confined"], state["profile"]["name"]) == (True, "notebook")
                 assert {*here.left()} == {
                     "secrets", "pods", "kubearmorpolicies", "networkpolicies",
                 }  # fmt: skip
