@@ -22,12 +22,13 @@ _CONFIG: Final = "kubearmor-config"
 _UNTRACKED: Final = ("kube-system", "kubearmor")
 _MOST_NODES: Final = 5
 
-#: what a server does in the namespace of its kernels: (group, resource, verbs)
+#: what a server does in the namespace of its kernels, as docs/kubernetes.md has it in its Role:
+#: (group, resource, verbs)
 NEEDED: Final = (
-    ("", "secrets", ("create", "get", "list", "delete")),
-    ("", "pods", ("create", "get", "list", "watch", "delete")),
-    ("networking.k8s.io", "networkpolicies", ("create", "get")),
-    (KUBEARMOR[0], KUBEARMOR[2], ("create", "get")),
+    ("", "secrets", ("create", "list", "delete")),
+    ("", "pods", ("create", "list", "watch", "delete")),
+    ("networking.k8s.io", "networkpolicies", ("create",)),
+    (KUBEARMOR[0], KUBEARMOR[2], ("create", "list", "watch")),
 )
 #: network plugins by the names of their daemon sets, and whether they enforce NetworkPolicy
 _PLUGINS: Final = {

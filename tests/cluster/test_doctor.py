@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from modelarmor.cli import main
+from modelarmor.cluster.doctor import NEEDED
 from tests.cluster.relay.standin import StandIn, relay
 
 BLOCK = {f"kubearmor-{part}-posture": "block" for part in ("file", "network", "capabilities")}
@@ -248,3 +250,21 @@ def test_no_kubeconfig_is_a_mistake_with_a_name(
     (tmp_path / "none").write_text("apiVersion: v1\nkind: Config\n")
     assert main(["doctor", "--cluster", "--kubeconfig", str(tmp_path / "none")]) == 2
     assert "cannot be used" in capsys.readouterr().err
+
+
+def test_the_rights_that_are_looked_for_are_those_of_the_documented_role() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kubernetes.md").read_text()
+    (role,) = (
+        item
+        for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        for item in yaml.safe_load_all(block)
+        if isinstance(item, dict) and item.get("kind") == "Role"
+    )
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        if "/" not in resource
+    }
+    assert granted == {(group, resource): set(verbs) for group, resource, verbs in NEEDED}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -274,3 +275,21 @@ def test_the_command_prints_what_kubectl_takes(
     assert main([*command, "--unreviewed"]) == 0
     assert capsys.readouterr().out == models.write(models.manifests(evidence, TARGET))
     assert main([*command, "--unreviewed", "--name", "NO"]) == 1
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_renames_it_as_a_whole(evidence: Evidence, tmp_path: Path) -> None:
+    made = models.manifests(evidence, TARGET)
+    (tmp_path / "iris.yaml").write_text(models.write(made))
+    (tmp_path / "kustomization.yaml").write_text("resources: [iris.yaml]\nnamePrefix: prod-\n")
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    renamed = by_kind(list(yaml.safe_load_all(done.stdout)))
+    assert len(renamed) == len(made)
+    config = renamed["ConfigMap"]["metadata"]["name"]
+    assert config.startswith("prod-iris-")
+    volumes = renamed["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert {item["configMap"]["name"] for item in volumes if "configMap" in item} == {config}
+    scaled = renamed["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
+    assert scaled == renamed["Deployment"]["metadata"]["name"] == "prod-iris"
