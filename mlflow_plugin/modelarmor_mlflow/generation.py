@@ -220,8 +220,7 @@ def _measured(evidence: Evidence, model: Path, demanded: dict[str, Any]) -> Evid
     from modelarmor.redteam.demand import Demand, answered
 
     demand = Demand(**{**demanded, "data": Path(demanded["data"])})
-    progress = _Progress()
-    return answered(evidence, model, demand, lambda what: progress(what=what))
+    return answered(evidence, model, demand, _Progress())
 
 
 def _limit(memory: int) -> None:
@@ -243,9 +242,8 @@ class _Progress:
     def __init__(self) -> None:
         self._told = ""
 
-    def __call__(self, done: int = 0, total: int = 0, what: str = "") -> None:
-        said = f"{what} {100 * done // total} %" if total else what
-        said = said[: _MAX_LINE // 8]
+    def __call__(self, what: str) -> None:
+        said = what[: _MAX_LINE // 8]
         if said != self._told:
             self._told = said
             print(json.dumps({"modelarmor-progress": said}), flush=True)
