@@ -276,23 +276,23 @@ class Kernels:
         cluster, settings, where = self.cluster, order.settings, self.namespace
         name = objects.name_of(order.kernel_id)
         labels = objects.labels_of(order.kernel_id, order.profile.name, settings)
-        # a new pod gets everything new: no Secret is trusted that lay there
         self._known.pop(name, None)
-        await self._remove(name)
 
         def left() -> float:
             return deadline - time.monotonic()
 
         tell("making the Secret, the policy and the pod")
-        secret = await cluster.call(
+        secret = await self._create(
             "make the Secret",
             cluster.core.create_namespaced_secret,
             where,
             objects.secret(order.kernel_id, labels, order.connection),
             seconds=left(),
+            # a new pod gets everything new: no Secret is trusted that lay there
+            taken=lambda: self._remove(name),
         )
         owner = objects.owned_by(secret)
-        made = await cluster.call(
+        made = await self._create(
             "apply the KubeArmorPolicy",
             cluster.custom.create_namespaced_custom_object,
             KUBEARMOR[0],
@@ -304,7 +304,7 @@ class Kernels:
         )
         self._known[name] = str(made["metadata"]["uid"])
         self._policies.put(made)
-        await cluster.call(
+        await self._create(
             "apply the NetworkPolicy",
             cluster.networking.create_namespaced_network_policy,
             where,
@@ -313,7 +313,7 @@ class Kernels:
             ),
             seconds=left(),
         )
-        pod = await cluster.call(
+        pod = await self._create(
             "make the pod",
             cluster.core.create_namespaced_pod,
             where,
@@ -330,6 +330,26 @@ class Kernels:
             seconds=left(),
         )
         self._pods.put(cluster.api.sanitize_for_serialization(pod))
+
+    async def _create(
+        self,
+        what: str,
+        function: Any,
+        *args: Any,
+        seconds: float,
+        taken: Callable[[], Awaitable[None]] | None = None,
+    ) -> Any:
+        """Create an object; where its name is taken, wait until the former one is collected."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return await self.cluster.call(
+                    what, function, *args, seconds=deadline - time.monotonic()
+                )
+            except ClusterError as error:
+                if error.status != 409 or time.monotonic() + _LOOK_SECONDS > deadline:
+                    raise
+            await (asyncio.sleep(_LOOK_SECONDS) if taken is None else taken())
 
     async def _answering(
         self,

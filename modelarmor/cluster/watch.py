@@ -150,8 +150,13 @@ class Watch:
             if item.get("code") == 410:
                 raise _Expired
             raise ClusterError(str(item.get("message"))[:200])
-        if kind != "BOOKMARK":
-            self._set(item["metadata"]["name"], None if kind == "DELETED" else item)
+        if kind == "DELETED":
+            # `put` may have been quicker with what took its name
+            known = self._items.get(item["metadata"]["name"])
+            if known is not None and known["metadata"]["uid"] == item["metadata"]["uid"]:
+                self._set(item["metadata"]["name"], None)
+        elif kind != "BOOKMARK":
+            self._set(item["metadata"]["name"], item)
         return str(item["metadata"]["resourceVersion"])
 
     def _set(self, name: str, item: Object | None) -> None:
