@@ -288,3 +288,31 @@ def test_a_launch_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
         await until(lambda: here.left() == {})
 
     in_cluster(body, tmp_path)
+
+
+def test_names_that_are_taken_are_waited_for(tmp_path: Path) -> None:
+    async def body(here: Here, directory: Path) -> None:
+        for plural in ("secrets", "kubearmorpolicies", "networkpolicies", "pods"):
+            here.server.fail("POST", plural, 409, "already exists")
+        async with kernel(here, directory, str(uuid.uuid4())) as started:
+            assert await started.run("print(1)") == "1"
+        assert here.left() == {}
+
+    in_cluster(body, tmp_path)
+
+
+def test_a_kernel_that_is_killed_gets_a_new_pod_under_a_new_policy(tmp_path: Path) -> None:
+    async def body(here: Here, directory: Path) -> None:
+        async with kernel(here, directory, str(uuid.uuid4())) as started:
+            before = [here.only(kind)["metadata"]["uid"] for kind in ("pods", "kubearmorpolicies")]
+            await started.manager.restart_kernel(now=True)
+            after = [here.only(kind)["metadata"]["uid"] for kind in ("pods", "kubearmorpolicies")]
+            assert not {*before} & {*after}
+            started.client.stop_channels()
+            started.client = started.manager.client()
+            started.client.start_channels()
+            await started.client.wait_for_ready(timeout=30)
+            assert await started.run("print(1)") == "1"
+        assert here.left() == {}
+
+    in_cluster(body, tmp_path)
