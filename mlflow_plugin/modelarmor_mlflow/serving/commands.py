@@ -7,6 +7,7 @@ import json
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -106,6 +107,9 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--admin-token", type=Path, metavar="FILE",
                         help="the token that clients of --admin-port send; without it one is made"
                         " and shown")  # fmt: skip
+    parser.add_argument("--ready-file", type=Path, metavar="FILE",
+                        help="write {url, admin} there once the model answers, as"
+                        " JSON")  # fmt: skip
     parser.set_defaults(run=_serve)
 
 
@@ -168,16 +172,28 @@ def _run(arguments: argparse.Namespace, stack: ExitStack) -> int:
         )
     )
     stack.enter_context(_reported(server, subject, arguments.alerts))
+    admin = ""
     if arguments.admin_port is not None:
-        stack.enter_context(
+        admin = stack.enter_context(
             _endpoint(
                 server, subject, arguments.admin_port, token, shown=arguments.admin_token is None
             )
         )
+    if arguments.ready_file is not None:
+        threading.Thread(
+            target=_tell_ready, args=(server, admin, arguments.ready_file), daemon=True
+        ).start()
     _announce(subject, audit=arguments.audit)
     with _until_signalled(server):
         server.run()
     return 0
+
+
+def _tell_ready(server: Server, admin: str, file: Path) -> None:
+    server.ready.wait()
+    unfinished = file.with_name(f"{file.name}.part")
+    unfinished.write_text(json.dumps({"url": server.url, "admin": admin}))
+    unfinished.replace(file)
 
 
 def _announce(subject: Subject, *, audit: bool) -> None:
@@ -228,7 +244,7 @@ def _expected(server: Server, subject: Subject) -> Callable[[Alert], bool]:
 @contextmanager
 def _endpoint(
     server: Server, subject: Subject, port: int, token: str, *, shown: bool
-) -> Iterator[None]:
+) -> Iterator[str]:
     from modelarmor_mlflow.serving.endpoint import Endpoint
 
     evidence = subject.evidence
@@ -247,7 +263,7 @@ def _endpoint(
     if shown:
         _say(f"  token {token}")
     try:
-        yield
+        yield endpoint.url
     finally:
         endpoint.close()
 
