@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from modelarmor.sandbox.probe import probe
@@ -58,12 +58,13 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
         },
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
     try:
         said, _ = done.communicate(timeout=540)
     except subprocess.TimeoutExpired:
-        os.killpg(done.pid, signal.SIGKILL)
+        started = [psutil.Process(done.pid)]
+        for process in [*started[0].children(recursive=True), *started]:
+            process.kill()
         said, _ = done.communicate()
         pytest.fail(f"it did not come to its end:\n{said[-6000:]}")
     parts = dict(re.findall(r"^=== (\d+)\n(.*?)(?=^=== |\Z)", said, re.MULTILINE | re.DOTALL))
