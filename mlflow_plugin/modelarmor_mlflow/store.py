@@ -724,8 +724,13 @@ def _run_user(run_id: Any) -> str:
     if not run_id or BACKEND_STORE_URI_ENV_VAR not in os.environ:
         return ""
     from mlflow.server import handlers
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Runs
 
+    store = handlers._get_tracking_store()
     try:
-        return str(handlers._get_tracking_store().get_run(run_id).info.user_id or "")
+        if not isinstance(store, Runs):
+            return str(store.get_run(run_id).info.user_id or "")
+        with store.ManagedSessionMaker() as session:  # without its metrics, which may be many
+            return str(store._get_run(session, run_id).user_id or "")
     except MlflowException:  # a run of another server; the client may name any
         return ""

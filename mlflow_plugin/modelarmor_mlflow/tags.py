@@ -23,16 +23,18 @@ from .statements import Subject
 def show_job(session: Session, row: SqlModelVersion, state: str, progress: str = "") -> None:
     """Show how far the generation is; a version without a policy shows none."""
     _set(session, row, names.STATE, state)
-    if state == jobs.GENERATED:
-        _unset(session, row, names.PROGRESS)
-        return
-    _set(session, row, names.PROGRESS, progress[:1000])
+    stale = []
+    if progress and state != jobs.GENERATED:
+        _set(session, row, names.PROGRESS, progress[:1000])
+    else:
+        stale.append(names.PROGRESS)
     if state in (jobs.QUEUED, jobs.FAILED):
-        for key in (
+        stale += [
             names.SUBJECT, names.POLICY, names.NETWORK, names.RESOURCES, names.FINDINGS,
             names.REVIEW,
-        ):  # fmt: skip
-            _unset(session, row, key)
+        ]  # fmt: skip
+    if stale:
+        _unset(session, row, *stale)
 
 
 def show_evidence(session: Session, row: SqlModelVersion, evidence: Evidence, url: str) -> None:
@@ -96,12 +98,12 @@ def _set(session: Session, row: SqlModelVersion, key: str, value: str) -> None:
     )
 
 
-def _unset(session: Session, row: SqlModelVersion, key: str) -> None:
+def _unset(session: Session, row: SqlModelVersion, *keys: str) -> None:
     session.execute(
         delete(SqlModelVersionTag).where(
             SqlModelVersionTag.workspace == row.workspace,
             SqlModelVersionTag.name == row.name,
             SqlModelVersionTag.version == row.version,
-            SqlModelVersionTag.key == key,
+            SqlModelVersionTag.key.in_(keys),
         )
     )
