@@ -90,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.registry", description=__doc__)
     parser.add_argument("--calls", type=int, default=200, help="of the registry, each (200)")
     parser.add_argument("--starts", type=int, default=7, help="of a served model, each (7)")
-    parser.add_argument("--requests", type=int, default=3000, help="to a served model, each (3000)")
+    parser.add_argument(
+        "--requests", type=int, default=14_000, help="to a served model, each (14000)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the page there")
     arguments = parser.parse_args(argv)
     load = os.getloadavg()[0]
@@ -208,6 +210,7 @@ def _serving(
         Row(f"request, {_CONNECTIONS} connections: {what}", goal)
         for what, goal in (("processor time", 1.03), ("p50", None), ("p99", 1.1))
     )
+    asked: dict[str, list[float]] = {OURS: [], PLAIN: []}
     for number in range(arguments.starts + 1):
         _say(f"serving, round {number} of {arguments.starts}")
         for name in random.sample([*servers], 2):
@@ -218,8 +221,12 @@ def _serving(
             if number:
                 ready.values[name].append(seconds)
                 cpu.values[name].append(used / len(took))
-                middle.values[name].append(statistics.median(took))
-                slow.values[name].append(statistics.quantiles(took, n=100)[98])
+                asked[name] += took
+    # Of all rounds together: a burst is either fair to its connections or starves a few, plain
+    # MLflow's too, and which of the two is chance.
+    for name, took in asked.items():
+        middle.values[name].append(statistics.median(took))
+        slow.values[name].append(statistics.quantiles(took, n=100)[98])
     yield from (ready, cpu, middle, slow)
 
 
@@ -313,7 +320,8 @@ _PAGE = """\
 Written by `python -m benchmarks.registry`; do not edit.
 
 {warning}{table}
-Medians; *ratio* is ours over plain MLflow's.
+Medians, and of requests the 50th and 99th of 100 over all rounds; *ratio* is ours over plain
+MLflow's.
 
 {facts}
 
