@@ -14,6 +14,7 @@ from traitlets import default
 
 from modelarmor.scratch import sweep
 from modelarmor_jupyter.config import ModelArmor
+from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.handlers import (
     AlertsHandler,
     ExplanationHandler,
@@ -22,7 +23,6 @@ from modelarmor_jupyter.handlers import (
     RestartHandler,
 )
 from modelarmor_jupyter.profile_handlers import PreviewHandler, ProfileHandler, ProfilesHandler
-from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from modelarmor_jupyter.watch import KernelWatch
 
 VIOLATION_SCHEMA: Final = "https://schema.modelarmor.dev/jupyter/violation/v1"
@@ -79,10 +79,10 @@ class ModelArmorExtension(ExtensionApp):
         for kernel_id in list(self._watches):
             self._watches.pop(kernel_id).close()
 
-    def provisioner(self, kernel_id: str) -> ModelArmorProvisioner | None:
+    def provisioner(self, kernel_id: str) -> Confined | None:
         """The provisioner of a kernel of this server; None where it is not confined."""
         provisioner = getattr(self._manager(kernel_id), "provisioner", None)
-        return provisioner if isinstance(provisioner, ModelArmorProvisioner) else None
+        return provisioner if isinstance(provisioner, Confined) else None
 
     def watch(self, kernel_id: str) -> KernelWatch:
         """The watch over a confined kernel of this server, begun if it is not on yet."""

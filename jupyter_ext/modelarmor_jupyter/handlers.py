@@ -19,9 +19,9 @@ from modelarmor.policy.document import PolicyError
 from modelarmor.profiles import ProfileError
 from modelarmor.sandbox import CannotConfine
 from modelarmor_jupyter.config import RefusedRequest
+from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.own_profiles import NameTaken
 from modelarmor_jupyter.proposals import NothingToAdd, NotRecorded, explain
-from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from modelarmor_jupyter.state import kernel_state, no_alerts
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Handler(ExtensionHandlerMixin, APIHandler):
             raise web.HTTPError(404, "there is no such kernel, or it has ended")
         return self.kernel_manager.get_kernel(kernel_id)
 
-    def provisioner(self, kernel_id: object) -> ModelArmorProvisioner | None:
+    def provisioner(self, kernel_id: object) -> Confined | None:
         """The provisioner of a kernel; None where the kernel is not confined.
 
         Raises
@@ -90,11 +90,11 @@ class Handler(ExtensionHandlerMixin, APIHandler):
             see `manager`.
         """
         provisioner = self.manager(kernel_id).provisioner
-        if isinstance(provisioner, ModelArmorProvisioner) and provisioner.plan is not None:
+        if isinstance(provisioner, Confined) and provisioner.plan is not None:
             return provisioner
         return None
 
-    def confined(self, kernel_id: object) -> ModelArmorProvisioner:
+    def confined(self, kernel_id: object) -> Confined:
         """The provisioner of a kernel that is confined.
 
         Raises
@@ -191,7 +191,7 @@ class AlertsHandler(Handler):
         self.answer({**watch.alerts(after, limit), "confined": True})
 
 
-async def _up(answered: Any, provisioner: ModelArmorProvisioner) -> None:
+async def _up(answered: Any, provisioner: Confined) -> None:
     """Wait until the kernel has answered.
 
     Raises

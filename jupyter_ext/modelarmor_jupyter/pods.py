@@ -8,10 +8,13 @@ are encrypted (CurveZMQ), always: they cross the cluster's network.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -28,15 +31,33 @@ from modelarmor.alerts import Recorder
 from modelarmor.cluster.client import Cluster, ClusterError
 from modelarmor.cluster.forward import Forward
 from modelarmor.cluster.launch import Kernels, Order
-from modelarmor.cluster.objects import PORT_NAMES, PodSettings, connection_file, name_of
+from modelarmor.cluster.objects import (
+    PORT_NAMES,
+    PodSettings,
+    PolicyRefused,
+    connection_file,
+    name_of,
+    policy,
+)
+from modelarmor.cluster.plan import ClusterPlan, plan
+from modelarmor.cluster.relay import Feed, Relay, RelayError
 from modelarmor.profiles import Profile
+from modelarmor.sandbox import CannotConfine
 from modelarmor_jupyter.config import ModelArmor, RefusedRequest
+from modelarmor_jupyter.confined import Confined
+from modelarmor_jupyter.confinement import Confinement
 
 #: each kernel has five of these; outside of the range that Linux takes for outgoing connections
 _PORTS: Final = range(20_000, 32_000)
 _BEAT_MILLISECONDS: Final = 1_000
 _POLL_SECONDS: Final = 0.1
 _PROGRESS_LINES: Final = 50
+#: for so long the first kernel waits for the relay, so that its record begins without a gap
+_RELAY_SECONDS: Final = 3.0
+_NO_RELAY: Final = (
+    "alerts are not shown: no relay is named; set c.KernelPods.relay or $MODELARMOR_RELAY to"
+    " KubeArmor's, as in kubearmor.kubearmor.svc:32767"
+)
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -94,6 +115,12 @@ class KernelPods(Configurable):
         False,
         help="""Whether the server sets the namespace's posture and visibility to what the profile
         wants. They hold for everything in the namespace; kernels should have one of their own.""",
+    ).tag(config=True)
+    relay = Unicode(
+        "",
+        help="""KubeArmor's relay (`host:port`), from which the kernels' alerts are read; its
+        certificates are where $MODELARMOR_RELAY_TLS says. Empty: $MODELARMOR_RELAY; where neither
+        names one, kernels are confined and nobody is shown their alerts.""",
     ).tag(config=True)
     port_forward = Enum(
         ["auto", "always", "never"],
@@ -156,66 +183,98 @@ class KernelPods(Configurable):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is open while kernels run: the cluster, and the relay where one is named."""
+
+    kernels: Kernels
+    feed: Feed | None
+    #: why there is no feed
+    why: str = ""
+
+    @property
+    def not_heard(self) -> str:
+        """Why no alert arrives now; empty where they do."""
+        if self.feed is None:
+            return self.why
+        state = self.feed.state
+        if state.kind == "connected":
+            return ""
+        return f"alerts do not arrive: {state.reason or 'the relay has not answered yet'}"
+
+
 class _Shared:
     """The cluster as the provisioners of one event loop share it; closed with the last of them."""
 
     def __init__(self) -> None:
-        self._kernels: Kernels | None = None
+        self._open: _Open | None = None
         self._users: set[str] = set()
         self._lock = asyncio.Lock()
 
-    async def acquire(self, kernel_id: str, pods: KernelPods, seconds: float) -> Kernels:
+    async def acquire(self, kernel_id: str, pods: KernelPods, seconds: float) -> _Open:
         async with self._lock:
-            if self._kernels is None:
-                self._kernels = await self._open(pods, seconds)
+            if self._open is None:
+                self._open = await _opened(pods, seconds)
             self._users.add(kernel_id)
-            return self._kernels
+            return self._open
 
     async def release(self, kernel_id: str) -> None:
         async with self._lock:
             self._users.discard(kernel_id)
-            if not self._users and self._kernels is not None:
-                kernels, self._kernels = self._kernels, None
-                await kernels.close()
+            if not self._users and self._open is not None:
+                there, self._open = self._open, None
+                if there.feed is not None:
+                    await there.feed.close()
+                await there.kernels.close()
 
-    @staticmethod
-    async def _open(pods: KernelPods, seconds: float) -> Kernels:
-        cluster = await Cluster.connect(pods.kubeconfig, pods.context)
-        namespace = pods.namespace or _own_namespace()
-        kernels = Kernels(cluster, namespace, pods.server, annotate=pods.annotate_namespace)
-        try:
-            await kernels.open(seconds)
-        except BaseException:
-            await kernels.close()
-            raise
-        return kernels
+
+async def _opened(pods: KernelPods, seconds: float) -> _Open:
+    cluster = await Cluster.connect(pods.kubeconfig, pods.context)
+    namespace = pods.namespace or _own_namespace()
+    kernels = Kernels(cluster, namespace, pods.server, annotate=pods.annotate_namespace)
+    try:
+        await kernels.open(seconds)
+    except BaseException:
+        await kernels.close()
+        raise
+    target = pods.relay or os.environ.get("MODELARMOR_RELAY", "")
+    if not target:
+        return _Open(kernels, None, _NO_RELAY)
+    try:
+        feed = Feed(Relay.from_environment({**os.environ, "MODELARMOR_RELAY": target}))
+    except ValueError as error:  # a mistake in its address, or about its certificates
+        return _Open(kernels, None, f"alerts are not shown: {error}")
+    feed.start()
+    with contextlib.suppress(RelayError):  # the kernel's state says so; it is confined all the same
+        await feed.connected(_RELAY_SECONDS)
+    return _Open(kernels, feed)
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
 
 
-class PodProvisioner(KernelProvisionerBase):
+class PodProvisioner(Confined, KernelProvisionerBase):
     """Starts a kernel in a pod that is confined, or not at all."""
 
     profile = Unicode("", help="The profile that the kernelspec asks for.").tag(config=True)
-
-    #: tells it from a kernel of this machine, where this module need not be imported
-    in_pod = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._settings = ModelArmor(parent=self.parent)
         self._pods = KernelPods(parent=self.parent)
-        self._kernels: Kernels | None = None
+        self._shared: _Open | None = None
+        self._end_route: Callable[[], None] | None = None
+        self._not_routed = ""
         self._forward: Forward | None = None
         #: the kernel's own ports; the server's differ where they are forwarded
         self._ports: dict[str, int] = {}
-        self._chosen: Profile | None = None
+        self._plan: ClusterPlan | None = None
+        #: the confinement of the pod that there is
+        self._in_force: Confinement | None = None
         #: the container that was launched: the pod, and how often it had been started again
         self._running: tuple[str, int] | None = None
         self._address_changed = False
         self.connection_info = {}  # the base class keeps one for all of its instances
-        #: what the kernel was refused
         self.recorder = Recorder(f"kernel {self.kernel_id}", self._settings.record_capacity)
         #: what the present start has waited for, oldest first
         self.progress: list[str] = []
@@ -223,7 +282,41 @@ class PodProvisioner(KernelProvisionerBase):
     @property
     def chosen(self) -> Profile | None:
         """The profile that confines the kernel; None before its first start."""
-        return self._chosen
+        return self.confinement.profile if self.confinement is not None else None
+
+    @property
+    def plan(self) -> ClusterPlan | None:
+        """How KubeArmor enforces the profile; None before the kernel has started."""
+        return self._plan if self.has_process else None
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """What the templates of profiles stand for in the pod, as `profiles.load` has it."""
+        pods = self._pods
+        return {
+            "workspace": Path(pods.workspace),
+            "home": Path(pods.home),
+            "tmp": Path(pods.tmp),
+            "prefix": Path(pods.prefix),
+        }
+
+    @property
+    def not_heard(self) -> str:
+        """Why alerts of this kernel do not arrive; empty where they do."""
+        if self._shared is None:
+            return "alerts do not arrive: the kernel does not run"
+        return self._not_routed or self._shared.not_heard
+
+    def waits_for(self) -> str:
+        """The last thing that the start has waited for."""
+        return self.progress[-1] if self.progress else super().waits_for()
+
+    async def ended_early(self) -> str | None:
+        """What is known of the kernel's end, if it has ended; None while it runs."""
+        if await self.poll() is None:
+            return None
+        state = self._kernels.state(str(self.kernel_id)) if self._kernels is not None else None
+        return state.why if state is not None else "Its pod, or the policy of it, has gone."
 
     @property
     def has_process(self) -> bool:
@@ -238,7 +331,10 @@ class PodProvisioner(KernelProvisionerBase):
         RefusedRequest, ProfileError, PolicyError
             when the kernel must not start or cannot; the message is for its user.
         """
-        self._chosen = self._load()
+        if not self._confinements:
+            self._confinements.append(self._confine(self.profile, recording=False))
+        self._adopt_staged()
+        assert self.confinement is not None
         self.kernel_spec.interrupt_mode = "message"  # there is no process to signal
         if not self.connection_info:
             self._make_keys()
@@ -250,7 +346,7 @@ class PodProvisioner(KernelProvisionerBase):
         if Path(command[0]).name.startswith("python"):
             command[0] = self._pods.python  # the server's own Python is not in the image
         kwargs = await super().pre_launch(cmd=command, **kwargs)
-        return {**kwargs, "env": self._environment(self._chosen)}
+        return {**kwargs, "env": self._environment(self.confinement.profile)}
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel behind its canary, or again in the same pod; wait until it answers.
@@ -260,7 +356,8 @@ class PodProvisioner(KernelProvisionerBase):
         LaunchError, ClusterError, PolicyRefused
             when it did not start; the message is for its user.
         """
-        assert self._chosen is not None
+        confinement = self.confinement
+        assert confinement is not None
         self.progress = []
         seconds = self._pods.launch_seconds
         try:
@@ -268,18 +365,23 @@ class PodProvisioner(KernelProvisionerBase):
             await self._reach(kernels)
             order = Order(
                 str(self.kernel_id),
-                self._chosen,
+                confinement.profile,
                 cmd,
                 kwargs["env"],
                 self._for_the_pod(),
-                self._pods.settings(self._chosen.name, kernels.namespace),
+                self._pods.settings(confinement.profile.name, kernels.namespace),
             )
-            state = await kernels.launch(order, seconds, self._answers, self._tell)
+            self._hear(kernels.namespace)
+            self.started_at = time.time()
+            anew = self._in_force is not None and self._in_force is not confinement
+            state = await kernels.launch(order, seconds, self._answers, self._tell, anew=anew)
         except BaseException:
-            self._running = None
+            self._running = self._in_force = None
+            self._drop_staged()
             await self._release()
             raise
-        self._running = (state.uid, state.restarts)
+        self._running, self._in_force = (state.uid, state.restarts), confinement
+        self._plan = plan(confinement.profile)
         if self._forward is None:
             self._address_changed = state.ip != self.connection_info["ip"]
             self.connection_info["ip"] = state.ip
@@ -331,7 +433,7 @@ class PodProvisioner(KernelProvisionerBase):
             await self._kernels.end(str(self.kernel_id))
         except ClusterError as error:
             self.log.error("kernel %s: %s; the next start sweeps it", self.kernel_id, error)
-        self._running = None
+        self._running = self._in_force = None
         await self._release()
 
     async def get_provisioner_info(self) -> dict[str, Any]:
@@ -341,7 +443,7 @@ class PodProvisioner(KernelProvisionerBase):
             **info,
             "running": self._running,
             "ports": self._ports,
-            "profile": self._chosen and self._chosen.name,
+            "profile": self.chosen and self.chosen.name,
         }
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
@@ -356,13 +458,16 @@ class PodProvisioner(KernelProvisionerBase):
         """
         await super().load_provisioner_info(provisioner_info)
         self.profile = str(provisioner_info.get("profile") or "")
-        self._chosen = self._load()
+        self._confinements = [self._confine(self.profile, recording=False)]
         kernels = await self._acquire(self._pods.launch_seconds)
         self._ports = {name: int(provisioner_info["ports"][name]) for name in PORT_NAMES}
         await self._reach(kernels)
         uid, restarts = provisioner_info["running"]
         if kernels.adopt(str(self.kernel_id), uid):
-            self._running = (uid, restarts)
+            self._running, self._in_force = (uid, restarts), self.confinement
+            self._plan = plan(self._confinements[-1].profile)
+            self.started_at = time.time()
+            self._hear(kernels.namespace)
 
     def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
         """Pods take longer to end than processes, in seconds."""
@@ -372,16 +477,41 @@ class PodProvisioner(KernelProvisionerBase):
         """How long a start may take, in seconds."""
         return max(recommended, self._pods.launch_seconds)
 
-    def _load(self) -> Profile:
-        pods = self._pods
-        return profiles.load(
-            self._settings.choose(self.profile),
-            workspace=Path(pods.workspace),
-            home=Path(pods.home),
-            tmp=Path(pods.tmp),
-            prefix=Path(pods.prefix),
+    def _confine(self, requested: str, *, recording: bool) -> Confinement:
+        if recording:
+            raise RefusedRequest(
+                "record mode is not there for kernels on a cluster: KubeArmor's posture holds for"
+                " the whole namespace, so every kernel in it would be recorded instead of"
+                " confined. Record on a machine with the sandbox, and use the profile here"
+            )
+        profile = profiles.load(
+            self._settings.choose(requested),
             search_path=self._settings.search_path(),
+            **self.places,
         )
+        merged = policy(str(self.kernel_id), profile, self._pods.namespace or _own_namespace())
+        return Confinement(profile, (merged,), profile.posture, first=self.recorder.last + 1)
+
+    def stage(self, profile: str | None, *, recording: bool) -> None:
+        """Have the next start use this profile, in a new pod; see `Confined.stage`."""
+        try:
+            super().stage(profile, recording=recording)
+        except PolicyRefused as error:
+            raise CannotConfine(str(error)) from error
+
+    def _check(self, staged: Confinement) -> None:
+        self._pods.settings(staged.profile.name, self._pods.namespace)  # there is an image for it
+
+    def _hear(self, namespace: str) -> None:
+        """Have the pod's alerts recorded: from before there is a pod, through all of its starts."""
+        assert self._shared is not None
+        if self._end_route is not None or self._shared.feed is None:
+            return
+        name = name_of(str(self.kernel_id))
+        try:
+            self._end_route = self._shared.feed.route(namespace, name, self.recorder)
+        except ValueError as error:
+            self._not_routed = f"alerts are not shown: {error}"
 
     def _make_keys(self) -> None:
         if not zmq.has("curve"):
@@ -439,17 +569,24 @@ class PodProvisioner(KernelProvisionerBase):
         info["ip"] = "127.0.0.1"
         info.update({name: local[port] for name, port in self._ports.items()})
 
+    @property
+    def _kernels(self) -> Kernels | None:
+        return self._shared.kernels if self._shared is not None else None
+
     async def _acquire(self, seconds: float) -> Kernels:
-        if self._kernels is None:
+        if self._shared is None:
             shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
-            self._kernels = await shared.acquire(str(self.kernel_id), self._pods, seconds)
-        return self._kernels
+            self._shared = await shared.acquire(str(self.kernel_id), self._pods, seconds)
+        return self._shared.kernels
 
     async def _release(self) -> None:
         forward, self._forward = self._forward, None
         if forward is not None:
             await forward.stop()
-        self._kernels = None
+        end, self._end_route = self._end_route, None
+        if end is not None:
+            end()
+        self._shared, self._not_routed = None, ""
         shared = _shared.get(asyncio.get_running_loop())
         if shared is not None:
             await shared.release(str(self.kernel_id))

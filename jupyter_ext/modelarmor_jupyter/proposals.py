@@ -21,8 +21,8 @@ from modelarmor.policy.model import Policy, Rule
 from modelarmor.profiles import Profile
 from modelarmor.sandbox.plan import describe_rule
 from modelarmor_jupyter import own_profiles
+from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.confinement import GUARD_POLICY, RECORDING_POLICY, Confinement
-from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 
 #: by which a profile's policies select its pods
 _LABEL: Final = "modelarmor.io/profile"
@@ -71,7 +71,7 @@ class Preview:
         }
 
 
-def explain(provisioner: ModelArmorProvisioner, seq: int) -> dict[str, Any]:
+def explain(provisioner: Confined, seq: int) -> dict[str, Any]:
     """Why the alert of this number was raised, and what would permit what it is about.
 
     Raises
@@ -92,16 +92,16 @@ def explain(provisioner: ModelArmorProvisioner, seq: int) -> dict[str, Any]:
     if asked is None:
         return {**answer, "why_not": "The record does not say enough to propose a rule for it."}
     base = _profile(provisioner)
-    proposal = propose([asked], base.policies, base.posture, name=_added(base), home=Path.home())
+    proposal = propose(
+        [asked], base.policies, base.posture, name=_added(base), home=provisioner.places["home"]
+    )
     if proposal:
         return {**answer, "proposal": proposal.to_json()}
     refused = proposal.refused[0].why if proposal.refused else ""
     return {**answer, "why_not": refused or _permitted(alert, provisioner, seq)}
 
 
-def preview(
-    provisioner: ModelArmorProvisioner, seqs: Sequence[int] | None, name: str | None = None
-) -> Preview:
+def preview(provisioner: Confined, seqs: Sequence[int] | None, name: str | None = None) -> Preview:
     """What would permit what these alerts are about.
 
     Parameters
@@ -141,7 +141,7 @@ def preview(
         base.policies,
         base.posture,
         name=_added(base, name),
-        home=Path.home(),
+        home=provisioner.places["home"],
         overrule=seqs is not None,
     )
     if name is not None:
@@ -152,7 +152,7 @@ def preview(
 
 
 def save(
-    provisioner: ModelArmorProvisioner,
+    provisioner: Confined,
     seqs: Sequence[int] | None,
     *,
     name: str,
@@ -206,7 +206,7 @@ def save(
     return directory, found
 
 
-def _profile(provisioner: ModelArmorProvisioner) -> Profile:
+def _profile(provisioner: Confined) -> Profile:
     assert provisioner.confinement is not None
     return provisioner.confinement.profile
 
@@ -241,7 +241,7 @@ def _alert(recorder: Recorder, seq: int) -> Alert:
     return found[0][1]
 
 
-def _alerts(provisioner: ModelArmorProvisioner, seqs: Iterable[int] | None) -> Iterator[Alert]:
+def _alerts(provisioner: Confined, seqs: Iterable[int] | None) -> Iterator[Alert]:
     recorder = provisioner.recorder
     if seqs is not None:
         yield from (_alert(recorder, seq) for seq in seqs)
@@ -286,7 +286,7 @@ def _of_rule(rule: Rule) -> dict[str, Any]:
     return found
 
 
-def _permitted(alert: Alert, provisioner: ModelArmorProvisioner, seq: int) -> str:
+def _permitted(alert: Alert, provisioner: Confined, seq: int) -> str:
     if alert.PolicyName in _OURS:
         return _GUARDED
     same = provisioner.confinement_of(seq) is provisioner.confinement

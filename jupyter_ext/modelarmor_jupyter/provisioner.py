@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +34,7 @@ from modelarmor.sandbox import CannotConfine, Plan, Sandbox, Workload, probe
 from modelarmor.sandbox.planner import make_plan
 from modelarmor.scratch import Scratch, sweep
 from modelarmor_jupyter.config import ModelArmor
+from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.confinement import Confinement
 
 #: the first ipykernel that reads Curve keys from its connection file
@@ -45,7 +45,7 @@ _LAST_WORDS: Final = 2_000
 _EARLY_WORDS: Final = 300
 
 
-class ModelArmorProvisioner(LocalProvisioner):
+class ModelArmorProvisioner(Confined, LocalProvisioner):
     """Starts a kernel in the sandbox, or not at all."""
 
     profile = Unicode(
@@ -62,38 +62,10 @@ class ModelArmorProvisioner(LocalProvisioner):
         self._settings = ModelArmor(parent=self.parent)
         self._scratch: Scratch | None = None
         self._workspace: Path | None = None
-        #: everything that confined this kernel so far; the last does now
-        self._confinements: list[Confinement] = []
-        self._next: Confinement | None = None
-        #: the last of them was staged, and nobody has said yet that the kernel came up under it
-        self._on_trial = False
         self._plan: Plan | None = None
         self._launched = False
-        #: when the kernel was last started, in seconds since 1970; 0 before its first start
-        self.started_at = 0.0
         self.connection_info = {}  # the base class keeps one for all of its instances
-        #: what the kernel was refused, through all of its restarts
         self.recorder = Recorder(f"kernel {self.kernel_id}", self._settings.record_capacity)
-
-    @property
-    def confinement(self) -> Confinement | None:
-        """What confines this kernel now; None before its first start."""
-        return self._confinements[-1] if self._confinements else None
-
-    def confinement_of(self, seq: int) -> Confinement:
-        """What confined this kernel when it was refused what has this number in its record."""
-        assert self._confinements
-        found = [item for item in self._confinements if item.first <= seq]
-        return found[-1] if found else self._confinements[0]
-
-    @property
-    def recorded_from(self) -> int:
-        """The number from which on the record is about the newest recording.
-
-        Where there was none, about the present profile.
-        """
-        newest = [item for item in self._confinements if item.recording][-1:]
-        return (newest or self._confinements[-1:])[0].first
 
     @property
     def places(self) -> dict[str, Path]:
@@ -112,48 +84,6 @@ class ModelArmorProvisioner(LocalProvisioner):
             "tmp": self._scratch.path,
             "prefix": Path(sys.prefix),
         }
-
-    @property
-    def settings(self) -> ModelArmor:
-        """What the administrator decides."""
-        return self._settings
-
-    def stage(self, profile: str | None, *, recording: bool) -> None:
-        """Have the next start use this profile; it is loaded, and tried on this machine, now.
-
-        Until then nothing changes. A start that fails lets the kernel keep what it had.
-
-        Parameters
-        ----------
-        profile
-            A profile's name, or None for the one that confines the kernel now, read again.
-        recording
-            Whether what the profile does not name is recorded instead of refused.
-
-        Raises
-        ------
-        RefusedRequest
-            when the administrator does not allow it.
-        ProfileError, PolicyError
-            when there is no such profile, or it is wrong.
-        CannotConfine
-            when this machine cannot enforce it.
-        """
-        assert self.confinement is not None
-        staged = self._confine(profile or self.confinement.profile.name, recording=recording)
-        _check(staged)
-        self._next = staged
-
-    def settle(self, *, good: bool) -> None:
-        """Say whether the kernel came up under what was staged; where not, it gets back the former.
-
-        The next start does, which the server's restarter makes by itself.
-        """
-        self._next = None
-        if self._on_trial and not good:
-            former = self._confinements[-2]
-            self._confinements.append(replace(former, first=self.recorder.last + 1))
-        self._on_trial = False
 
     async def ended_early(self) -> str | None:
         """What the kernel said last, if it has ended; None while it runs."""
@@ -297,6 +227,26 @@ class ModelArmorProvisioner(LocalProvisioner):
             first=self.recorder.last + 1,
         )
 
+    def _check(self, staged: Confinement) -> None:
+        report = probe()
+        plan = make_plan(
+            staged.policies,
+            staged.posture,
+            egress=staged.profile.network,
+            resources=staged.profile.resources,
+            capabilities=frozenset(),
+            command=[sys.executable],
+            machine=report.machine,
+        )
+        missing = [
+            *report.reasons,
+            *(f"{rule.rule.place}: {rule.rule.where}: {rule.note}" for rule in plan.unenforceable),
+        ]
+        if missing:
+            raise CannotConfine(
+                f"profile {staged.profile.name} cannot be enforced here: {'; '.join(missing)}"
+            )
+
     def _base(self) -> Path | None:
         base = self._settings.scratch_directory
         return Path(base).expanduser() if base else None
@@ -347,17 +297,9 @@ class ModelArmorProvisioner(LocalProvisioner):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
         return env
 
-    def _adopt_staged(self) -> None:
-        self._on_trial = False
-        if self._next is not None:
-            self._confinements.append(replace(self._next, first=self.recorder.last + 1))
-            self._next, self._on_trial = None, True
-
     def _give_up(self) -> None:
         """A start failed: nothing is kept of a kernel that never ran, nor of its new profile."""
-        if self._on_trial:
-            self._confinements.pop()
-            self._on_trial = False
+        self._drop_staged()
         if not self._launched:
             self._release()
 
@@ -374,25 +316,3 @@ class ModelArmorProvisioner(LocalProvisioner):
             text = output.read().decode("utf-8", "replace").strip()
             return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
         return ""
-
-
-def _check(confinement: Confinement) -> None:
-    """Raise `CannotConfine` where this machine cannot enforce it: before a kernel is stopped."""
-    report = probe()
-    plan = make_plan(
-        confinement.policies,
-        confinement.posture,
-        egress=confinement.profile.network,
-        resources=confinement.profile.resources,
-        capabilities=frozenset(),
-        command=[sys.executable],
-        machine=report.machine,
-    )
-    missing = [
-        *report.reasons,
-        *(f"{rule.rule.place}: {rule.rule.where}: {rule.note}" for rule in plan.unenforceable),
-    ]
-    if missing:
-        raise CannotConfine(
-            f"profile {confinement.profile.name} cannot be enforced here: {'; '.join(missing)}"
-        )

@@ -7,7 +7,7 @@ from typing import Any
 
 from modelarmor.alerts import Counts
 from modelarmor.profiles import Profile
-from modelarmor_jupyter.provisioner import ModelArmorProvisioner
+from modelarmor_jupyter.confined import Confined
 
 
 def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
@@ -19,13 +19,12 @@ def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
         # a plain kernel manager has none; that of a server does
         "execution_state": str(getattr(manager, "execution_state", "unknown")),
     }
-    if getattr(provisioner, "in_pod", False):
-        return {**state, **_of_pod(provisioner)}
-    if not isinstance(provisioner, ModelArmorProvisioner):
+    if not isinstance(provisioner, Confined):
         return {**state, "why": _why_not(manager)}
     confinement = provisioner.confinement
     if confinement is None or provisioner.plan is None:
-        return {**state, "why": "The kernel has not been started yet."}
+        return {**state, "why": provisioner.waits_for()}
+    unheard = provisioner.not_heard
     return {
         **state,
         "confined": True,
@@ -34,22 +33,7 @@ def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
         "recording": confinement.recording,
         "last": provisioner.recorder.last,
         "counts": provisioner.recorder.counts.to_json(),
-    }
-
-
-def _of_pod(provisioner: Any) -> dict[str, Any]:
-    """What is known of a kernel in a pod (`modelarmor_jupyter.pods.PodProvisioner`)."""
-    profile = provisioner.chosen
-    if profile is None or not provisioner.has_process:
-        waits = provisioner.progress[-1:] or ["The kernel has not been started yet."]
-        return {"why": waits[0]}
-    return {
-        "confined": True,
-        "profile": facts(profile),
-        "posture": asdict(profile.posture),
-        "recording": False,
-        "last": provisioner.recorder.last,
-        "counts": provisioner.recorder.counts.to_json(),
+        **({} if unheard is None else {"alerts_not_heard": unheard}),
     }
 
 

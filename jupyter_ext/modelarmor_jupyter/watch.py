@@ -20,7 +20,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from modelarmor.alerts import Alert, Page
 from modelarmor_jupyter.attribution import Executions
-from modelarmor_jupyter.provisioner import ModelArmorProvisioner
+from modelarmor_jupyter.confined import Confined
 
 #: the doorbell rings at most once in this time, in seconds
 RING_INTERVAL: Final = 0.1
@@ -40,15 +40,16 @@ class KernelWatch:
     kernel_id
         The kernel.
     manager
-        Its kernel manager, whose provisioner is a `ModelArmorProvisioner`.
+        Its kernel manager, whose provisioner is `Confined`.
     emit
         Called on the loop with the data of a ``violation`` event.
     """
 
     def __init__(self, kernel_id: str, manager: AsyncIOLoopKernelManager, emit: Emit) -> None:
-        assert isinstance(manager.provisioner, ModelArmorProvisioner)
+        provisioner: object = manager.provisioner
+        assert isinstance(provisioner, Confined)
         self.kernel_id = kernel_id
-        self.provisioner = manager.provisioner
+        self.provisioner = provisioner
         self._manager = manager
         self._emit = emit
         self._executions = Executions()

@@ -168,6 +168,8 @@ class Kernels:
         seconds: float,
         answers: Callable[[str], Awaitable[bool]],
         tell: Tell,
+        *,
+        anew: bool = False,
     ) -> PodState:
         """Start a kernel, or start it again, and wait until it answers.
 
@@ -176,6 +178,7 @@ class Kernels:
             seconds: the one deadline for everything.
             answers: whether the kernel at an address answers, proved by its keys.
             tell: is given each thing that the launch waits for.
+            anew: in a new pod, also where the former one could go on.
 
         Raises:
             LaunchError, ClusterError, PolicyRefused: it did not start. A first start leaves nothing
@@ -191,7 +194,7 @@ class Kernels:
                 self._swept = True
                 for left in await self.sweep():
                     tell(f"{left} was left behind by an earlier server, and is deleted")
-            if not self._in_place(order.kernel_id):
+            if anew or not self._in_place(order.kernel_id):
                 await self._check_namespace(order.profile, tell, deadline)
                 await self._make(order, policy, deadline, tell)
             return await self._answering(order, denied, deadline, answers, tell)

@@ -1,0 +1,201 @@
+"""What a client of a Jupyter server is told of kernels in pods: a real server, a real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.cluster.conftest import NAMESPACE, Here, cluster
+from tests.cluster.relay.standin import StandIn, encoded, relay
+from tests.jupyter.server import CONFINED, Home, RemoteKernel, Server
+
+_SECONDS = 60
+
+
+class Around:
+    """A cluster and its relay, on an event loop beside the test's."""
+
+    def __init__(self, directory: Path) -> None:
+        self.here: Here
+        self.standin = StandIn()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        self.do(self._open(directory))
+
+    async def _open(self, directory: Path) -> None:
+        self.here = await self._stack.enter_async_context(cluster(directory))
+        await self._stack.enter_async_context(relay(self.standin))
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_SECONDS)
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        async def run() -> None:
+            function(*arguments)
+
+        self.do(run())
+
+    def alert(self, pod: str, resource: str, **more: Any) -> None:
+        """Have the relay send what KubeArmor would."""
+        said = {
+            "NamespaceName": NAMESPACE,
+            "PodName": pod,
+            "PolicyName": pod,
+            "Operation": "File",
+            "Resource": resource,
+            "Source": "/usr/bin/python3 -m ipykernel_launcher",
+            "ProcessName": "/usr/bin/python3",
+            "Data": "lsm=FILE_OPEN",
+            "Action": "Block",
+            "Result": "Permission denied",
+            "Enforcer": "BPFLSM",
+        }
+        self.call(self.standin.send, encoded(**(said | more)))
+
+    def close(self) -> None:
+        self.do(self._stack.aclose())
+        self.do(_settled())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_SECONDS)
+        self._loop.close()
+
+    def config(self, **more: Any) -> str:
+        """The server's configuration."""
+        pods = {**self.here.config["KernelPods"], **more}
+        pods["images"] = dict.fromkeys(("notebook", "untrusted-model"), "a/notebook")
+        pods.pop("image")
+        return "\n".join(f"c.KernelPods.{name} = {value!r}" for name, value in pods.items())
+
+    @contextmanager
+    def server(self, home: Home, **more: Any) -> Iterator[Server]:
+        made = home.server(self.config(**more))
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture
+def around(tmp_path: Path) -> Iterator[Around]:
+    made = Around(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "u")
+
+
+def state_of(kernel: RemoteKernel) -> Any:
+    return kernel.server.get(f"modelarmor/api/kernels/{kernel.id}")
+
+
+def restarted(kernel: RemoteKernel, **body: Any) -> Any:
+    return kernel.server.post(f"modelarmor/api/kernels/{kernel.id}/restart", body)
+
+
+def test_a_pods_alert_is_in_its_kernels_record_with_its_cell_and_anothers_is_not(
+    around: Around, home: Home
+) -> None:
+    target = f"127.0.0.1:{around.standin.port}"
+    with around.server(home, relay=target) as server, server.kernel(CONFINED) as kernel:
+        around.do(around.standin.until_watched())
+        pod = f"kernel-{kernel.id}"
+        cell = kernel.run("import time; print(time.time())")
+        during = _instant(float(cell.said))
+        around.alert("kernel-of-another", "/etc/others")
+        around.alert(pod, "/etc/elsewhere", NamespaceName="other")
+        around.alert(pod, "/etc/shadow", UpdatedTime=during)
+        (mine,) = kernel.about("/etc/shadow")
+        page = kernel.alerts()
+        resources = [item["alert"].get("Resource") for item in page["alerts"]]
+        assert resources == ["/etc/shadow"]
+        assert page["confined"] is True
+        assert page["counts"]["by_action"] == {"Block": 1}
+        assert mine["cell"]["attributed"] == "time"
+        assert mine["cell"]["msg_id"] == cell.msg_id
+        assert mine["cell"]["execution_count"] == cell.execution_count
+
+        state = state_of(kernel)
+        assert state["confined"] is True
+        assert state["profile"]["name"] == "notebook"
+        assert (state["last"], state["alerts_not_heard"]) == (1, "")
+        assert {rule["tier"] for rule in state["plan"]["rules"]} == {"kubearmor"}
+        assert "modelarmor-notebook" in {rule["policy"] for rule in state["plan"]["rules"]}
+
+        path = f"modelarmor/api/kernels/{kernel.id}/alerts/{mine['seq']}/explanation"
+        why = server.get(path)
+        assert why["decision"]["verdict"] == "block"
+        assert why["decision"]["policy"] in (pod, "DefaultPosture")
+
+
+def test_a_relay_that_refuses_leaves_the_kernel_confined_and_the_state_says_why(
+    around: Around, home: Home
+) -> None:
+    around.standin.refusal = grpc.StatusCode.PERMISSION_DENIED
+    target = f"127.0.0.1:{around.standin.port}"
+    with around.server(home, relay=target) as server, server.kernel(CONFINED) as kernel:
+        assert kernel.run("print(6 * 7)").said == "42\n"
+        state = state_of(kernel)
+        assert state["confined"] is True
+        assert "no right to read it" in state["alerts_not_heard"]
+        assert kernel.alerts()["alerts"] == []
+
+
+def test_without_a_relay_the_state_says_that_alerts_are_not_shown(
+    around: Around, home: Home
+) -> None:
+    with around.server(home) as server, server.kernel(CONFINED) as kernel:
+        assert "c.KernelPods.relay" in state_of(kernel)["alerts_not_heard"]
+
+
+def test_another_profile_is_another_pod_and_record_mode_is_refused(
+    around: Around, home: Home
+) -> None:
+    with around.server(home) as server, server.kernel(CONFINED) as kernel:
+        kernel.run("here = 1")
+        before = around.here.only("pods")["metadata"]["uid"]
+
+        refused = restarted(kernel, record=True)
+        assert refused.status_code == 403
+        assert "record mode is not there for kernels on a cluster" in refused.text
+        assert kernel.run("print(here)").said == "1\n"
+
+        answer = restarted(kernel, profile="untrusted-model")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["profile"]["name"] == "untrusted-model"
+        after = around.here.only("pods")["metadata"]
+        assert after["uid"] != before
+        assert after["labels"]["modelarmor.io/profile"] == "untrusted-model"
+        kernel.reconnect()
+        assert "NameError" in kernel.run("print(here)").said
+
+        # without an image for it nothing is stopped
+        refused = restarted(kernel, profile="notebook-online")
+        assert refused.status_code == 403
+        assert "no image" in json.loads(refused.text)["message"]
+        assert kernel.run("print(2)").said == "2\n"
+
+
+async def _settled() -> None:
+    """Connections that were cut have ended when their tasks have."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
