@@ -295,13 +295,14 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
 
 
 def run_local(
-    target: str,
     name: str,
     model_uri: str,
     flavor: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> None:
     """Serve a model in the foreground, until Ctrl-C.
+
+    MLflow 3.17 gives no target, though the interface that it documents has one.
 
     Raises:
         MlflowException: it may not or cannot be served; stderr says why.
