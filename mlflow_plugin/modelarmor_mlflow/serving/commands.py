@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,8 @@ _SERVE_EXAMPLES: Final = """\
 examples:
   modelarmor serve -m models:/iris@champion        an approved version, under its policy
   modelarmor serve -m ./model --unreviewed         any model, under a policy that is made now
+  modelarmor serve -m models:/iris/3 --env-manager virtualenv
+                                                   in an environment with what it asks for
   modelarmor serve -m models:/iris/3 --audit --alerts alerts.jsonl
                                                    refuse nothing, report everything
   modelarmor serve -m models:/iris/3 --guard guard.yaml --admin-port 9100
@@ -77,10 +80,16 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         help="server processes (default: %(default)s)")  # fmt: skip
     parser.add_argument("-t", "--timeout", type=_count, default=60, metavar="SECONDS",
                         help="for one request (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--env-manager", choices=("local",), default="local",
-                        help="local: the environment that this command runs in; see --python for"
-                        " another (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), metavar="FILE",
+    parser.add_argument("--env-manager", choices=("local", "virtualenv", "uv", "conda"),
+                        default="local",
+                        help="local: the environment that this command runs in, or that of"
+                        " --python; virtualenv: one with what the model asks for, built confined"
+                        " and kept; uv and conda are not run, and say so (default:"
+                        " %(default)s)")  # fmt: skip
+    parser.add_argument("--allow-source", action="store_true",
+                        help="with virtualenv: take source packages too; their code runs, confined,"
+                        " when they are built")  # fmt: skip
+    parser.add_argument("--python", type=Path, metavar="FILE",
                         help="the interpreter of an environment that has what the model needs"
                         " (default: this one)")  # fmt: skip
     parser.add_argument("--unreviewed", action="store_true",
@@ -136,8 +145,7 @@ def _run(arguments: argparse.Namespace, stack: ExitStack) -> int:
     from modelarmor_mlflow.serving.limits import from_signature, read
     from modelarmor_mlflow.serving.server import Server, Service
 
-    if not arguments.python.exists():
-        raise ValueError(f"--python {arguments.python}: there is no such file")
+    python_of = _interpreter(arguments)
     token = _token(arguments.admin_token)
     limits = read(arguments.guard) if arguments.guard else Limits()
     subject = stack.enter_context(
@@ -147,11 +155,14 @@ def _run(arguments: argparse.Namespace, stack: ExitStack) -> int:
             evidence=arguments.evidence,
             config=arguments.config,
             progress=_say,
+            prefix=(lambda model: python_of(model).parent.parent)
+            if arguments.env_manager != "local"
+            else None,
         )
     )
     if not arguments.no_guard and not arguments.guard:
         limits = from_signature(subject.root)
-    python = Path.cwd() / arguments.python  # not resolved: a virtual environment's is a link
+    python = python_of(subject.root)
     server = stack.enter_context(
         Server(
             Service(
@@ -187,6 +198,35 @@ def _run(arguments: argparse.Namespace, stack: ExitStack) -> int:
     with _until_signalled(server):
         server.run()
     return 0
+
+
+def _interpreter(arguments: argparse.Namespace) -> Callable[[Path], Path]:
+    """Gives the interpreter that serves the model in a directory, built when it is first wanted."""
+    manager, given = arguments.env_manager, arguments.python
+    if manager != "local":
+        if given is not None:
+            raise ValueError(
+                f"--python is an environment that is there, and --env-manager {manager} builds"
+                " one; leave one of them out"
+            )
+        from modelarmor_mlflow.serving import environments
+
+        environments.check(manager)
+        return cache(
+            partial(
+                environments.built,
+                manager=manager,
+                progress=_say,
+                allow_source=arguments.allow_source,
+            )
+        )
+    if arguments.allow_source:
+        raise ValueError("--allow-source goes with --env-manager virtualenv: nothing is built here")
+    file = Path(sys.executable) if given is None else given
+    if not file.exists():
+        raise ValueError(f"--python {file}: there is no such file")
+    # not resolved: a virtual environment's is a link
+    return lambda model: Path.cwd() / file
 
 
 def _tell_ready(server: Server, admin: str, file: Path) -> None:

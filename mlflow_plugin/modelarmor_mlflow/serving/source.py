@@ -45,6 +45,7 @@ def found(
     evidence: Path | None = None,
     config: Path | None = None,
     progress: Progress | None = None,
+    prefix: Callable[[Path], Path] | None = None,
 ) -> Iterator[Subject]:
     """Find the model at `uri`.
 
@@ -55,6 +56,8 @@ def found(
         evidence: of a policy that was made before (``modelarmor generate --evidence``).
         config: whose reviewers are trusted, instead of `settings.path`.
         progress: told how far it is.
+        prefix: gives the Python environment for the model's directory, in which a policy that is
+            made now watches it; if left out, that of this program.
 
     Raises:
         ServeError: it may not be served, or cannot.
@@ -74,7 +77,7 @@ def found(
         if version is not None and (names.SUBJECT in version.tags or not unreviewed):
             yield _approved(version, model, unreviewed, config)
             return
-        made = _made(exact, model, evidence, progress)
+        made = _made(exact, model, evidence, progress, prefix)
         yield Subject(name=_name(exact), root=model.root, evidence=made)
 
 
@@ -132,7 +135,13 @@ def _approved(version: Any, model: Model, unreviewed: bool, config: Path | None)
     )
 
 
-def _made(uri: str, model: Model, file: Path | None, progress: Progress | None) -> Evidence:
+def _made(
+    uri: str,
+    model: Model,
+    file: Path | None,
+    progress: Progress | None,
+    prefix: Callable[[Path], Path] | None,
+) -> Evidence:
     """Evidence of a model that nobody has reviewed: what was made before, or now."""
     if file is not None:
         try:
@@ -149,7 +158,8 @@ def _made(uri: str, model: Model, file: Path | None, progress: Progress | None) 
         return evidence
     from modelarmor.generate.pipeline import generate
 
-    return generate(str(model.root), progress=progress)
+    environment = None if prefix is None else prefix(model.root)
+    return generate(str(model.root), progress=progress, prefix=environment)
 
 
 def _name(uri: str) -> str:
