@@ -1,13 +1,16 @@
-"""Take the pictures of the README: ``python -m tests.browser.pictures [--home DIR]``.
+"""Take the pictures of the documentation: ``python -m tests.browser.pictures [--home DIR]``.
 
-A real JupyterLab, a real confined kernel and a real browser; the notebook is that of
-``examples/malicious-model``, run from top to bottom, so the pictures show what a user gets.
+A real JupyterLab, a real confined kernel, a real MLflow server and a real browser; the notebook is
+that of ``examples/malicious-model``, run from top to bottom, so the pictures show what users get.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -97,6 +100,38 @@ def _film(user: User) -> None:
     film.write(IMAGES / "panel.gif")
 
 
+# In a process of its own, as MLflow warns of much: a model in a pickle, which is a finding.
+_REGISTER = """
+import mlflow
+from sklearn.datasets import load_wine
+from sklearn.ensemble import RandomForestClassifier
+data, kinds = load_wine(return_X_y=True, as_frame=True)
+with mlflow.start_run():
+    mlflow.sklearn.log_model(
+        RandomForestClassifier(20).fit(data, kinds), name="model", registered_model_name="wine",
+        input_example=data.head(3), pip_requirements=["scikit-learn"],
+        serialization_format="cloudpickle",
+    )
+"""
+
+
+def take_review(top: Path) -> None:
+    """Register a model with a real server, and take the page of its review."""
+    from tests.mlflow.support import Server
+
+    worker = {"generator": "modelarmor.generate.pipeline:generate"}
+    options = ["--app-name", "modelarmor"]
+    with Server(top / "registry", config={"worker": worker}, options=options) as server:
+        environ = {**os.environ, "MLFLOW_TRACKING_URI": server.uri}
+        command = [sys.executable, "-W", "ignore", "-c", _REGISTER]
+        subprocess.run(command, env=environ, check=True, capture_output=True)
+        server.wait_generated("wine", "1")
+        with Browser() as browser:
+            page = browser.page(width=_WIDTH, height=900)
+            page.goto(f"{server.uri}/modelarmor/review?name=wine&version=1")
+            page.screenshot(path=IMAGES / "review-page.png")
+
+
 def main() -> None:
     """Take them, in a home that is made for it and removed."""
     parser = argparse.ArgumentParser(description="Take the pictures of the README.")
@@ -111,6 +146,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as top:
             take(Home(Path(top), home))
+            take_review(Path(top))
     finally:
         if home is not None:
             shutil.rmtree(home)

@@ -204,6 +204,10 @@ class Browser:
         self._browser.close()
         self._driver.stop()
 
+    def page(self, *, width: int, height: int) -> Page:
+        """A tab that is logged in to nothing."""
+        return self._browser.new_page(viewport={"width": width, "height": height})
+
     @contextmanager
     def user(self, lab: Lab, *, width: int = 1400, height: int = 900) -> Iterator[User]:
         """A user who is logged in to `lab` by cookie, in a browser profile of their own."""
