@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = """\
 examples:
   modelarmor deploy models:/iris@champion --image registry.example/iris@sha256:... \\
+      --claim models:iris/3 -n models     serve it, and wait until it does
+  modelarmor deploy models:/iris@champion --image registry.example/iris@sha256:... \\
       --claim models:iris/3 --dry-run=client -o yaml | kubectl apply -f -
                                           an approved version, under its policy
   modelarmor deploy ./model --evidence model.evidence.json --name iris --unreviewed \\
@@ -26,12 +28,15 @@ examples:
   modelarmor deploy llm --nim --image nvcr.io/nim/...@sha256:... --claim weights \\
       --dry-run=client -o yaml            a container of NVIDIA NIM, under policies for it
 
-Nothing is sent to a cluster: what is printed is for kubectl, or for the repository that Argo CD or
-Flux reads. Apply the new revision beside the last one and remove that one's policy only when its
-pods are gone.
+Policies are applied before the pods that they confine, and deleted when the last of those has gone.
+Where the new pods do not come up in time, what was there before is applied again.
 
-Exit status: 0 when it was written, 1 when the model may not be deployed, 2 for a mistake in the
-command line or a file.
+With --dry-run=client nothing is sent to a cluster: what is printed is for kubectl, or for the
+repository that Argo CD or Flux reads. Apply the new revision beside the last one then, and remove
+that one's policy only when its pods are gone.
+
+Exit status: 0 when it serves or was written, 1 when the model may not be deployed or its pods did
+not come up, 2 for a mistake in the command line or a file.
 """
 _NOT_NAME: Final = re.compile(r"[^a-z0-9]+")
 
@@ -41,9 +46,10 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     _extend_doctor(subparsers.choices["doctor"])
     parser = subparsers.add_parser(
         "deploy",
-        help="write the manifests that serve a model under its policy on Kubernetes",
-        description="Write a Deployment, or KServe's InferenceService, that serves a model under"
-        " its approved policy, with that policy, a NetworkPolicy, a Service and an autoscaler.",
+        help="serve a model under its policy on Kubernetes",
+        description="Apply, or write, a Deployment or KServe's InferenceService that serves a model"
+        " under its approved policy, with that policy, a NetworkPolicy, a Service and an"
+        " autoscaler.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -85,10 +91,15 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--config", type=Path, metavar="FILE",
                         help="whose approvals count (default: $MODELARMOR_REGISTRY_CONFIG, or"
                         " ~/.config/modelarmor/registry.yaml)")  # fmt: skip
-    parser.add_argument("--dry-run", choices=("client",), required=True,
+    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="instead of kubectl's")
+    parser.add_argument("--context", default="", metavar="NAME", help="of the kubeconfig")
+    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS",
+                        help="within which the new pods serve and the old ones are gone (default:"
+                        " %(default)g)")  # fmt: skip
+    parser.add_argument("--dry-run", choices=("client",),
                         help="client: print, and send nothing")  # fmt: skip
     parser.add_argument("-o", "--output", choices=("yaml",), default="yaml",
-                        help="(default: %(default)s)")  # fmt: skip
+                        help="with --dry-run (default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=_deploy)
 
 
@@ -135,8 +146,7 @@ def _deploy(arguments: argparse.Namespace) -> int:
 
     try:
         if arguments.nim:
-            sys.stdout.write(models.write(_nim(arguments)))
-            return 0
+            return _sent(arguments, _nim(arguments))
         with _subject(arguments) as (name, evidence):
             claim, _, path = arguments.claim.partition(":")
             target = models.Target(
@@ -158,8 +168,34 @@ def _deploy(arguments: argparse.Namespace) -> int:
             exact = f"models:/{name}" if arguments.model.startswith("models:/") else ""
             if arguments.tracking_uri and not exact:
                 raise ValueError(f"{arguments.model} is in no registry to be fetched from")
-            sys.stdout.write(models.write(models.manifests(evidence, target, exact)))
+            return _sent(arguments, models.manifests(evidence, target, exact))
     except models.DeployError as error:
+        print(f"modelarmor: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _sent(arguments: argparse.Namespace, items: list[dict[str, Any]]) -> int:
+    """Print the manifests, or apply them and wait."""
+    from modelarmor.cluster import models
+
+    if arguments.dry_run:
+        sys.stdout.write(models.write(items))
+        return 0
+    from modelarmor.cluster.apply import RolloutError, apply
+    from modelarmor.cluster.client import Cluster, ClusterError
+
+    async def roll_out() -> None:
+        cluster = await Cluster.connect(arguments.kubeconfig, arguments.context)
+        try:
+            await apply(
+                cluster, items, arguments.timeout, lambda said: print(said, file=sys.stderr)
+            )
+        finally:
+            await cluster.close()
+
+    try:
+        asyncio.run(roll_out())
+    except (RolloutError, ClusterError) as error:
         print(f"modelarmor: error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,8 +1,8 @@
 """A stand-in for the Kubernetes API server: its protocol, over a real socket.
 
 What it has of the real one: objects with versions, lists and watches by label, 404, 409, 410, merge
-patches, graceful deletion of pods, deletion with the owner. What it has not: validation beyond
-names, admission, authorisation, TLS. Faults are asked for by tests.
+patches, apply by one manager, graceful deletion of pods, deletion with the owner. What it has not:
+validation beyond names, admission, authorisation, TLS. Faults are asked for by tests.
 """
 
 from __future__ import annotations
@@ -206,6 +206,8 @@ class ApiServer:
                 return web.json_response(self.store.objects[resource][namespace, name])
             if request.method == "PATCH":
                 patch = await request.json()
+                if request.content_type == "application/apply-patch+yaml":
+                    return web.json_response(self.store.apply(resource, namespace, patch))
                 return web.json_response(self.store.patch(resource, namespace, name, patch))
             if request.method == "PUT":
                 body = await request.json()

@@ -75,6 +75,18 @@ class Store:
         made["metadata"].pop("resourceVersion", None)
         return self.replace(resource, namespace, made)
 
+    def apply(self, resource: Resource, namespace: str, body: Object) -> Object:
+        """Server-side apply of one manager: its spec is what it says, and a new object is made."""
+        old = self.objects[resource].get((namespace, body["metadata"]["name"]))
+        if old is None:
+            return self.create(resource, namespace, body)
+        made = {**copy.deepcopy(old), **copy.deepcopy(body)}
+        made["metadata"] = {**old["metadata"], **body["metadata"]}
+        made["metadata"].pop("resourceVersion", None)
+        if old.get("spec") != body.get("spec"):
+            made["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
+        return self.replace(resource, namespace, made)
+
     def remove(self, resource: Resource, namespace: str, name: str) -> Object:
         """Delete at once, and whatever it owns."""
         gone = self.objects[resource].pop((namespace, name))
