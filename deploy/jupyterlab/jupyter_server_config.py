@@ -1,0 +1,15 @@
+"""Kernels of this server run in pods; docs/kubernetes.md has every setting."""
+
+c = get_config()  # noqa: F821 - Jupyter gives it to its configuration
+
+c.ModelArmor.enforcer = "kubernetes"
+c.ModelArmor.allowed_profiles = ["notebook", "untrusted-model"]
+c.KernelPods.server_name = "jupyterlab"
+c.KernelPods.server_pods = {"app.kubernetes.io/name": "jupyterlab"}
+c.KernelPods.images = {
+    "notebook": "quay.io/jupyter/scipy-notebook",
+    "untrusted-model": "quay.io/jupyter/pytorch-notebook",
+}
+c.KernelPods.resources = {"notebook": {"requests": {"cpu": "500m", "memory": "1Gi"}}}
+c.KernelPods.claim = "notebooks"
+c.KernelPods.relay = "kubearmor.kubearmor.svc:32767"

@@ -1,0 +1,162 @@
+"""The manifests in deploy/: what kubectl makes of them, and that they grant what is said."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.aio.client import models as k8s
+from modelarmor_jupyter.config import ModelArmor
+from modelarmor_jupyter.pods import KernelPods
+from traitlets.config import Config
+
+from modelarmor.cluster import models
+from modelarmor.cluster.doctor import NEEDED
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+EXAMPLES = ("base", "jupyterhub", "jupyterlab", "mlflow")
+_TYPES = {
+    "ClusterRole": k8s.V1ClusterRole,
+    "ClusterRoleBinding": k8s.V1ClusterRoleBinding,
+    "ConfigMap": k8s.V1ConfigMap,
+    "Deployment": k8s.V1Deployment,
+    "Namespace": k8s.V1Namespace,
+    "PersistentVolumeClaim": k8s.V1PersistentVolumeClaim,
+    "Role": k8s.V1Role,
+    "RoleBinding": k8s.V1RoleBinding,
+    "Service": k8s.V1Service,
+    "ServiceAccount": k8s.V1ServiceAccount,
+}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl builds what is in deploy/"
+)
+
+
+def built(name: str) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(DEPLOY / name)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def documented(kind: str) -> Any:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (found,) = (
+        item
+        for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        for item in yaml.safe_load_all(block)
+        if isinstance(item, dict) and item.get("kind") == kind
+    )
+    return found
+
+
+def only(items: list[dict[str, Any]], kind: str, name: str = "modelarmor") -> Any:
+    (found,) = (item for item in items if (item["kind"], item["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def granted(role: Any) -> set[tuple[str, str, str]]:
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_builds_and_has_no_field_that_kubernetes_does_not_know(name: str) -> None:
+    for item in built(name):
+        kind = _TYPES[item["kind"]]
+        assert isinstance(item["metadata"]["name"], str)
+        assert _known(models.plain(kind.from_dict(item))) == _known(item)
+
+
+def _known(value: Any) -> Any:
+    """Without what is empty, which a typed object leaves out."""
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items() if item not in (None, {}, [])}
+    if isinstance(value, list):
+        return [_known(item) for item in value]
+    return str(value)
+
+
+def test_the_role_has_exactly_the_rights_that_are_documented_and_looked_for() -> None:
+    base = built("base")
+    rights = granted(only(base, "Role"))
+    assert rights == granted(documented("Role"))
+    assert rights == {(group, what, verb) for group, what, verbs in NEEDED for verb in verbs}
+    assert only(base, "ClusterRole")["rules"] == documented("ClusterRole")["rules"]
+
+
+def test_the_namespace_is_annotated_as_documented() -> None:
+    said = only(built("base"), "Namespace", "kernels")["metadata"]["annotations"]
+    assert said == documented("Namespace")["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_rights_are_bound_to_roles_and_accounts_that_are_there(name: str) -> None:
+    items = built(name)
+    accounts = {
+        (item["metadata"]["namespace"], item["metadata"]["name"])
+        for item in items
+        if item["kind"] == "ServiceAccount"
+    } | {("hub", "hub")}  # the chart's
+    for item in items:
+        if item["kind"].endswith("RoleBinding"):
+            only(items, item["roleRef"]["kind"], item["roleRef"]["name"])
+            for subject in item["subjects"]:
+                assert (subject["namespace"], subject["name"]) in accounts
+
+
+@pytest.mark.parametrize("name", ["jupyterlab", "mlflow"])
+def test_servers_are_not_root_and_have_no_capability(name: str) -> None:
+    (server,) = (item for item in built(name) if item["kind"] == "Deployment")
+    pod = server["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def _hub() -> str:
+    values = yaml.safe_load((DEPLOY / "jupyterhub" / "values.yaml").read_text())
+    assert values["singleuser"]["serviceAccountName"] == "modelarmor"
+    assert values["hub"]["config"]["KubeSpawner"]["namespace"] == "kernels"
+    text: str = values["singleuser"]["extraFiles"]["modelarmor"]["stringData"]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (
+            (DEPLOY / "jupyterlab" / "jupyter_server_config.py").read_text(),
+            {"app.kubernetes.io/name": "jupyterlab"},
+        ),
+        (_hub(), {"component": "singleuser-server"}),
+    ],
+    ids=["jupyterlab", "jupyterhub"],
+)
+def test_the_servers_configuration_is_one(
+    text: str, labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTNAME", "jupyter-ada")
+    config = Config()
+    exec(compile(text, "jupyter_server_config.py", "exec"), {"get_config": lambda: config})
+    pods, armor = KernelPods(config=config), ModelArmor(config=config)
+    assert {*config["KernelPods"]} <= {*pods.trait_names()}
+    assert armor.enforcer == "kubernetes"
+    for profile in armor.allowed_profiles:
+        assert pods.settings(profile, "kernels").server_pods == labels
