@@ -83,12 +83,12 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--env-manager", choices=("local", "virtualenv", "uv", "conda"),
                         default="local",
                         help="local: the environment that this command runs in, or that of"
-                        " --python; virtualenv: one with what the model asks for, built confined"
-                        " and kept; uv and conda are not run, and say so (default:"
+                        " --python; virtualenv and uv: one with what the model asks for, built"
+                        " confined and kept; conda is not run, and says so (default:"
                         " %(default)s)")  # fmt: skip
     parser.add_argument("--allow-source", action="store_true",
-                        help="with virtualenv: take source packages too; their code runs, confined,"
-                        " when they are built")  # fmt: skip
+                        help="with virtualenv and uv: take source packages too; their code runs,"
+                        " confined, when they are built")  # fmt: skip
     parser.add_argument("--python", type=Path, metavar="FILE",
                         help="the interpreter of an environment that has what the model needs"
                         " (default: this one)")  # fmt: skip
@@ -221,7 +221,9 @@ def _interpreter(arguments: argparse.Namespace) -> Callable[[Path], Path]:
             )
         )
     if arguments.allow_source:
-        raise ValueError("--allow-source goes with --env-manager virtualenv: nothing is built here")
+        raise ValueError(
+            "--allow-source goes with --env-manager virtualenv or uv: nothing is built here"
+        )
     file = Path(sys.executable) if given is None else given
     if not file.exists():
         raise ValueError(f"--python {file}: there is no such file")

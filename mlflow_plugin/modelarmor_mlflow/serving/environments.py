@@ -23,7 +23,7 @@ import sys
 import sysconfig
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Final
 from modelarmor import profiles
 from modelarmor.alerts import Alert
 from modelarmor.policy.model import Outcome, PathRule, Policy
-from modelarmor.sandbox import Process, Resources, Sandbox, Workload
+from modelarmor.sandbox import Egress, Process, Resources, Sandbox, Workload
 from modelarmor.sandbox.commands import show_alert
 from modelarmor.scratch import Scratch, remove_tree
 from modelarmor_mlflow.serving import indexes as pip
@@ -59,6 +59,9 @@ _ASK_SECONDS: Final = 30.0
 _MOST_LINES: Final = 2000
 _LONGEST_LINE: Final = 500
 _LAST: Final = 12
+#: what of a line is shown, and how lines begin that tell of each package that each index lacks
+_SHOWN: Final = 160
+_NOISE: Final = "WARNING: Location "
 #: what any pip asks for and need not get: it names the distribution in its requests
 _EXPECTED: Final = frozenset({("File", "/etc")})
 #: alerts of a build that are told; the rest are counted
@@ -111,13 +114,13 @@ def built(
     with _locked(place, progress):
         _sweep(place)
         configured = pip.configured(python.file)
-        key = _key(wanted, python, configured, allow_source=allow_source)
+        key = _key(manager, wanted, python, configured, allow_source=allow_source)
         environment, record = place / key, place / f"{key}.json"
         if not record.exists():
             progress(f"building an environment with Python {python.version} in {environment}")
             try:
                 _build(
-                    environment, wanted, python, configured, progress, alerts,
+                    manager, environment, wanted, python, configured, progress, alerts,
                     allow_source=allow_source,
                 )  # fmt: skip
             except BaseException:
@@ -138,18 +141,22 @@ def check(manager: str) -> None:
     """Raise where environments are not built this way.
 
     Raises:
-        ServeError: as nothing runs such a manager confined; says what to do instead.
+        ServeError: as nothing runs such a manager confined, or it is not there; says what to do.
         ValueError: nobody knows it.
     """
-    if manager == "virtualenv":
-        return
-    if manager in MANAGERS:
+    if manager not in MANAGERS:
+        raise ValueError(f"{manager!r} is none of {', '.join(MANAGERS)}")
+    if manager == "conda":
         raise ServeError(
-            f"--env-manager {manager}: ModelArmor does not run {manager} confined. --env-manager"
-            " virtualenv builds an environment from the same files; or build one with"
-            f" {manager} yourself, and serve in it with --python FILE"
+            "--env-manager conda: ModelArmor does not run conda confined. --env-manager virtualenv"
+            " takes the part of conda.yaml that pip installs; or build the environment with conda"
+            " yourself, and serve in it with --python FILE"
         )
-    raise ValueError(f"{manager!r} is none of {', '.join(MANAGERS)}")
+    if manager == "uv" and shutil.which("uv") is None:
+        raise ServeError(
+            "--env-manager uv: there is no uv on PATH; --env-manager virtualenv builds the same"
+            " environment with pip"
+        )
 
 
 # --- the interpreter
@@ -261,10 +268,12 @@ def _write(record: Path, body: Mapping[str, object]) -> None:
     unfinished.replace(record)
 
 
-def _key(wanted: Needs, python: Interpreter, configured: Indexes, *, allow_source: bool) -> str:
+def _key(
+    manager: str, wanted: Needs, python: Interpreter, configured: Indexes, *, allow_source: bool
+) -> str:
     facts = [
-        _FORMAT, wanted.packages, python.version, str(python.file), sysconfig.get_platform(),
-        configured.urls, configured.links, allow_source,
+        _FORMAT, manager, wanted.packages, python.version, str(python.file),
+        sysconfig.get_platform(), configured.urls, configured.links, allow_source,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -273,6 +282,7 @@ def _key(wanted: Needs, python: Interpreter, configured: Indexes, *, allow_sourc
 
 
 def _build(
+    manager: str,
     environment: Path,
     wanted: Needs,
     python: Interpreter,
@@ -293,9 +303,8 @@ def _build(
     reached, route = pip.reachable(configured, progress)
     scratch = Scratch(sockets=False)
     try:
-        workload = _workload(
-            environment, scratch.path, wanted, python, reached, route, allow_source=allow_source
-        )
+        installer = _installer(manager, reached, route, allow_source=allow_source)
+        workload = _workload(installer, environment, scratch.path, wanted, python, reached)
         tell = _Counted(alerts)
         process = Sandbox.start(
             workload,
@@ -367,15 +376,53 @@ def _check_made(environment: Path, python: Interpreter, before: object) -> None:
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Installer:
+    """A program that installs: how it is called, and what it needs besides."""
+
+    #: ``{python}`` is the environment's interpreter; the requirements file follows
+    command: tuple[str, ...]
+    variables: Mapping[str, str]
+    egress: Egress
+    #: where it is, if not in the environment
+    program: Path | None = None
+
+
+def _installer(manager: str, reached: Indexes, route: Route, *, allow_source: bool) -> _Installer:
+    if manager == "uv":
+        program = Path(os.path.realpath(shutil.which("uv") or "uv"))
+        return _Installer(
+            (
+                str(program), "pip", "install", "--python", "{python}", "--no-config",
+                "--no-python-downloads", "--no-cache", "--no-progress", "--compile-bytecode",
+                *([] if allow_source else ["--only-binary", ":all:"]), *reached.options_of_uv(),
+            ),
+            {"SSL_CERT_FILE": reached.certificates} if reached.certificates else {},
+            route.with_name_servers(),
+            program,
+        )  # fmt: skip
+    kinds = ["--prefer-binary"] if allow_source else ["--only-binary", ":all:"]
+    return _Installer(
+        (
+            "{python}", "-m", "pip", "install", "--no-cache-dir", "--progress-bar", "off", *kinds
+        ),
+        {
+            **reached.variables(),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_INPUT": "1",
+            modelarmor_names.NAMES: json.dumps(route.names),
+        },
+        route.egress,
+    )  # fmt: skip
+
+
 def _workload(
+    installer: _Installer,
     environment: Path,
     scratch: Path,
     wanted: Needs,
     python: Interpreter,
     reached: Indexes,
-    route: Route,
-    *,
-    allow_source: bool,
 ) -> Workload:
     tmp, home, pinned = scratch / "tmp", scratch / "tmp" / "home", scratch / "names"
     for directory in (tmp, home, pinned):
@@ -392,36 +439,32 @@ def _workload(
     )
     path = os.pathsep.join((str(environment / "bin"), "/usr/bin", "/bin"))
     env = profile.environ({"PATH": path, "LANG": "C.UTF-8"})
-    env |= reached.variables()
     env |= {
         "HOME": str(home),
         "PYTHONPATH": str(pinned),
-        "PYTHONDONTWRITEBYTECODE": "1",  # what is installed is compiled by pip itself
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_INPUT": "1",
-        modelarmor_names.NAMES: json.dumps(route.names),
+        "PYTHONDONTWRITEBYTECODE": "1",  # what is installed is compiled by the installer itself
+        **installer.variables,
     }
-    kinds = ["--prefer-binary"] if allow_source else ["--only-binary", ":all:"]
+    interpreter = str(environment / "bin" / "python")
+    command = [part.replace("{python}", interpreter) for part in installer.command]
+    given = (*reached.places(), pinned, requirements)
     return Workload(
         NAME,
-        [
-            str(environment / "bin" / "python"), "-m", "pip", "install", "--no-cache-dir",
-            "--progress-bar", "off", *kinds, "-r", str(requirements),
-        ],
-        (*profile.policies, _granted(reached, pinned, requirements), _refused()),
+        [*command, "-r", str(requirements)],
+        (*profile.policies, _granted(given, installer.program), _refused()),
         profile.posture,
-        route.egress,
+        installer.egress,
         _LIMITS,
         env=env,
         cwd=tmp,
-    )  # fmt: skip
+    )
 
 
-def _granted(reached: Indexes, pinned: Path, requirements: Path) -> Policy:
+def _granted(given: Iterable[Path], program: Path | None) -> Policy:
     """What it may read besides: where packages are on this machine, and what it is given."""
     outcome = Outcome("Allow")
     rules = []
-    for place in (*reached.places(), pinned, requirements):
+    for place in (*given, *([program] if program else [])):
         if place.is_dir():
             rules.append(
                 PathRule(
@@ -430,7 +473,8 @@ def _granted(reached: Indexes, pinned: Path, requirements: Path) -> Policy:
             )
         else:
             rules.append(PathRule(outcome, match="path", value=str(place), read_only=True))
-    return Policy("KubeArmorPolicy", POLICY, file=tuple(rules), outcome=outcome)
+    run = (PathRule(outcome, match="path", value=str(program)),) if program else ()
+    return Policy("KubeArmorPolicy", POLICY, process=run, file=tuple(rules), outcome=outcome)
 
 
 def _refused() -> Policy:
@@ -488,8 +532,8 @@ def _follow(process: Process, progress: Progress) -> None:
         for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b"")):
             text = _printable(line)
             last.append(text)
-            if text and number < _MOST_LINES:
-                progress(f"  {text}")
+            if text and number < _MOST_LINES and not text.startswith(_NOISE):
+                progress(f"  {text.partition(' (from ')[0][:_SHOWN]}")
         status = process.wait()
     finally:
         timer.cancel()
@@ -498,12 +542,12 @@ def _follow(process: Process, progress: Progress) -> None:
     if status != 0:
         said = "; ".join(line for line in last if line.startswith("ERROR")) or " ".join(last)
         raise ServeError(
-            f"the environment was not built (pip: exit status {status}): {said}{_hint(said)}"
+            f"the environment was not built (exit status {status}): {said}{_hint(said)}"
         )
 
 
 def _hint(said: str) -> str:
-    if "from versions: none" in said or "No matching distribution" in said:
+    if "No matching distribution" in said or "no usable wheels" in said:
         return (
             ". A package may be there as source only, which is not built unless you allow it with"
             " --allow-source"

@@ -7,12 +7,14 @@ those can hold passwords of other indexes; it is given what holds here, as varia
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -61,6 +63,22 @@ class Indexes:
         }
         return {name: value for name, value in values.items() if value}
 
+    def options_of_uv(self) -> list[str]:
+        """The same for uv, which reads none of pip's variables."""
+        if not self.urls:
+            options = ["--no-index"]
+        else:
+            options = ["--default-index", self.urls[0]]
+            # pip takes the best of all indexes, and the user has configured them for pip
+            options += ["--index-strategy", "unsafe-best-match"]
+        for url in self.urls[1:]:
+            options += ["--index", url]
+        for link in self.links:
+            options += ["--find-links", link]
+        for host in self.trusted:
+            options += ["--allow-insecure-host", host]
+        return options
+
     def places(self) -> list[Path]:
         """Directories and files of this machine that pip must be able to read.
 
@@ -105,6 +123,16 @@ class Route:
     egress: Egress = field(default_factory=Egress.none)
     #: host -> addresses
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def with_name_servers(self) -> Egress:
+        """What may be reached by a program that asks name servers itself, where names are used."""
+        if self.egress.is_none:
+            return self.egress
+        servers = [
+            EgressRule(f"{ip}/{ip.max_prefixlen}", ports=[("udp", 53), ("tcp", 53)])
+            for ip in _name_servers()
+        ]
+        return Egress((*self.egress.rules, *servers))
 
 
 def configured(python: Path) -> Indexes:
@@ -201,6 +229,18 @@ def _addresses(host: str, port: int) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
+
+
+def _name_servers() -> list[IPv4Address | IPv6Address]:
+    """``nameserver`` lines (``resolv.conf(5)``)."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in Path("/etc/resolv.conf").read_text(errors="replace").splitlines():
+            word, _, rest = line.strip().partition(" ")
+            if word == "nameserver":
+                with contextlib.suppress(ValueError):
+                    found.append(ip_address(rest.strip()))
+    return found
 
 
 def _place(text: str) -> Path | None:

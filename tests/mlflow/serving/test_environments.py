@@ -148,9 +148,9 @@ class Place:
             "PIP_NO_INDEX": "1",
         }
 
-    def built(self, model: Path, **options: bool) -> Path:
+    def built(self, model: Path, manager: str = "virtualenv", **options: bool) -> Path:
         return built(
-            model, "virtualenv", progress=self.said.append, alerts=self.alerts.append, **options
+            model, manager, progress=self.said.append, alerts=self.alerts.append, **options
         )
 
     def left(self) -> list[str]:
@@ -275,11 +275,16 @@ def test_another_number_at_the_end_of_pythons_version_is_taken_and_told(place):
     assert f"{minor}.999; taking {VERSION}" in "".join(place.said)
 
 
-@pytest.mark.parametrize("manager", ["uv", "conda"])
-def test_a_manager_that_is_not_run_confined_says_what_to_do(place, manager):
+def test_conda_is_not_run_and_what_to_do_is_told(place):
     model = model_of(place.root / "m", "mlflow")
-    with pytest.raises(ServeError, match=f"{manager} confined. --env-manager virtualenv builds"):
-        built(model, manager, progress=place.said.append)
+    with pytest.raises(ServeError, match=r"conda confined\. --env-manager virtualenv takes"):
+        place.built(model, manager="conda")
+
+
+def test_uv_that_is_not_there_is_told(place, monkeypatch):
+    monkeypatch.setenv("PATH", str(place.root))
+    with pytest.raises(ServeError, match=r"no uv on PATH; --env-manager virtualenv"):
+        place.built(model_of(place.root / "m", "mlflow"), manager="uv")
 
 
 # --- where packages come from
@@ -445,18 +450,41 @@ def test_a_directory_for_environments_that_others_can_write_is_refused(place):
         place.built(model_of(place.root / "m", "mlflow"))
 
 
+@pytest.fixture
+def uv(monkeypatch):
+    """uv is found on PATH, as a user's is."""
+    program = Path(pytest.importorskip("uv").find_uv_bin())
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def test_uv_builds_one_of_its_own_and_is_refused_nothing(place, uv):
+    model = model_of(place.root / "m", "mlflow", "greeting")
+    python = place.built(model, manager="uv")
+    assert output(python, "import greeting; print(greeting.TEXT)") == "hello"
+    assert [(alert.Operation, alert.Resource) for alert in place.alerts] == []
+    assert place.built(model, manager="uv") == python
+    assert place.built(model) != python
+
+
 # --- hostile packages
 
 
-def test_a_source_package_is_refused_and_nothing_of_it_runs(place):
+MANAGERS = pytest.mark.parametrize("manager", ["virtualenv", "uv"])
+
+
+@MANAGERS
+def test_a_source_package_is_refused_and_nothing_of_it_runs(place, uv, manager):
     write_source(place.packages, marker=str(place.marker), secret=str(place.secret))
-    with pytest.raises(ServeError, match=r"No matching distribution.*hostile.*--allow-source"):
-        place.built(model_of(place.root / "m", "mlflow", "hostile"))
+    with pytest.raises(ServeError, match=r"hostile.*--allow-source"):
+        place.built(model_of(place.root / "m", "mlflow", "hostile"), manager)
     assert not place.marker.exists()
     assert place.left() == []
 
 
-def test_a_source_package_that_is_allowed_runs_confined_and_alerts_are_told(place, monkeypatch):
+@MANAGERS
+def test_a_source_package_that_is_allowed_runs_confined_and_alerts_are_told(
+    place, uv, manager, monkeypatch
+):
     monkeypatch.setenv("DATABASE_PASSWORD", SECRET)
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         write_source(
@@ -465,7 +493,9 @@ def test_a_source_package_that_is_allowed_runs_confined_and_alerts_are_told(plac
             secret=str(place.secret),
             port=server.server_port,
         )
-        python = place.built(model_of(place.root / "m", "mlflow", "hostile"), allow_source=True)
+        python = place.built(
+            model_of(place.root / "m", "mlflow", "hostile"), manager, allow_source=True
+        )
     outcome = json.loads(output(python, "import json, hostile; print(json.dumps(hostile.OUTCOME))"))
     assert outcome["marker"] == outcome["secret"] == outcome["network"] == "PermissionError"
     assert "DATABASE_PASSWORD" not in outcome["variables"]
@@ -514,7 +544,7 @@ def test_a_password_of_an_index_is_not_shown_to_source_packages(place, monkeypat
     [
         (("--env-manager", "virtualenv", "--python", sys.executable), "leave one of them out"),
         (("--allow-source",), "goes with --env-manager virtualenv"),
-        (("--env-manager", "uv"), "--env-manager virtualenv builds"),
+        (("--env-manager", "conda"), "--env-manager virtualenv takes"),
     ],
 )
 def test_the_command_says_what_does_not_go_together(place, capsys, arguments, told):
