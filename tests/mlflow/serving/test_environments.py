@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 import zipfile
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -329,6 +330,17 @@ def test_an_index_whose_name_is_unknown_is_left_out_and_told():
     assert left.urls == ("file:///srv/simple",)
     assert route.egress.is_none
     assert "index.invalid" in said[0]
+
+
+def test_behind_a_proxy_nothing_but_the_proxy_is_reached():
+    asked = Indexes(urls=("https://pypi.org/simple", "file:///srv"), proxy="http://127.0.0.4:3128")
+    left, route = indexes.reachable(asked, print)
+    assert left == asked
+    assert list(route.names) == ["127.0.0.4"]
+    assert route.egress.allows("127.0.0.4", 3128)
+    left, route = indexes.reachable(replace(asked, proxy="http://proxy.invalid:3128"), print)
+    assert left.urls == ("file:///srv",)
+    assert route.egress.is_none
 
 
 def test_packages_in_the_home_directory_itself_would_show_it_all(place):
