@@ -94,7 +94,13 @@ class _Rollout:
             await self._ready(generation, deadline)
         except BaseException as error:
             # shielded: who gives up must not leave half of a revision behind
-            await asyncio.shield(asyncio.ensure_future(self._back(before, former)))
+            try:
+                await asyncio.shield(asyncio.ensure_future(self._back(before, former)))
+            except ClusterError as second:
+                raise RolloutError(
+                    f"{error}; and what was there before is not there again: {second}; run the same"
+                    " command for the former revision"
+                ) from error
             if isinstance(error, RolloutError):
                 what = "the former revision serves again" if former else "nothing of it is left"
                 raise RolloutError(f"{error}; {what}") from None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from modelarmor.cli import main
 from modelarmor.cluster import models
 from modelarmor.cluster.apply import RolloutError, apply
 from modelarmor.cluster.client import Cluster, ClusterError
@@ -46,6 +47,7 @@ class Here:
     server: ApiServer
     cluster: Cluster
     controller: Deployments
+    kubeconfig: Path
     said: list[str] = field(default_factory=list)
 
     async def deploy(self, evidence: Evidence, seconds: float = 20.0, **more: Any) -> str:
@@ -73,6 +75,14 @@ class Here:
             if (what, of) == (kind, plural) and named.startswith(name)
         )
 
+    def command(self, evidence: Evidence, *more: str) -> int:
+        """Run `modelarmor deploy` for it; the exit status."""
+        file = self.kubeconfig.parent / "evidence.json"
+        file.write_text(evidence.dumps())
+        words = ["deploy", "./iris", "--unreviewed", "--evidence", str(file), "-n", NAMESPACE]
+        words += ["--image", TARGET.image, "--claim", "files"]
+        return main([*words, "--kubeconfig", str(self.kubeconfig), *more])
+
 
 @asynccontextmanager
 async def cluster(directory: Path) -> AsyncIterator[Here]:
@@ -80,9 +90,10 @@ async def cluster(directory: Path) -> AsyncIterator[Here]:
     await server.start()
     server.namespace(NAMESPACE)
     controller = Deployments(server)
-    there = await Cluster.connect(str(server.kubeconfig(directory / "kubeconfig")))
+    file = server.kubeconfig(directory / "kubeconfig")
+    there = await Cluster.connect(str(file))
     try:
-        yield Here(server, there, controller)
+        yield Here(server, there, controller, file)
     finally:
         await there.close()
         await server.stop()
@@ -221,3 +232,32 @@ async def test_a_deployment_of_somebody_else_is_left_alone(here: Here, evidence:
     with pytest.raises(ClusterError, match="not made by `modelarmor deploy`"):
         await here.deploy(evidence)
     assert here.names(*_POLICIES) == []
+
+
+@on_a_cluster
+async def test_a_way_back_that_is_refused_says_so(here: Here, evidence: Evidence) -> None:
+    await here.deploy(evidence)
+    here.controller.broken = _UNPULLED
+    refuse_later = True
+
+    def refuse(kind: str, resource: tuple[str, str], _item: object) -> None:
+        nonlocal refuse_later
+        if refuse_later and (kind, resource[1]) == ("ADDED", "pods"):
+            refuse_later = False
+            here.server.fail("PATCH", "deployments", 403, "not any more")
+
+    here.server.store.listeners.append(refuse)
+    with pytest.raises(RolloutError, match=r"no such image.*is not there again.*not any more"):
+        await here.deploy(evidence, user=1001)
+
+
+@on_a_cluster
+async def test_the_command_deploys_and_says_what_it_waits_for(
+    here: Here, evidence: Evidence
+) -> None:
+    assert await asyncio.to_thread(here.command, evidence) == 0
+    (first,) = here.revisions()
+    here.controller.broken = _UNPULLED
+    here.server.store.listeners.append(lambda *_: _mend(here, first))
+    assert await asyncio.to_thread(here.command, evidence, "--gpus", "1", "--timeout", "30") == 1
+    assert here.names(*_POLICIES) == [f"iris-{first}"]

@@ -73,7 +73,7 @@ class Around:
     def config(self, **more: Any) -> str:
         """The server's configuration."""
         pods = {**self.here.config["KernelPods"], **more}
-        pods["images"] = dict.fromkeys(("notebook", "untrusted-model"), "a/notebook")
+        pods.setdefault("images", dict.fromkeys(("notebook", "untrusted-model"), "a/notebook"))
         pods.pop("image")
         return "\n".join(f"c.KernelPods.{name} = {value!r}" for name, value in pods.items())
 
@@ -187,6 +187,23 @@ def test_another_profile_is_another_pod_and_record_mode_is_refused(
         assert refused.status_code == 403
         assert "no image" in json.loads(refused.text)["message"]
         assert kernel.run("print(2)").said == "2\n"
+
+
+def test_a_profile_under_which_the_kernel_does_not_come_up_gives_the_former_back(
+    around: Around, home: Home
+) -> None:
+    images = {"notebook": "a/notebook", "untrusted-model": "a/missing"}
+    around.here.kubelet.images = {"a/notebook"}
+    with around.server(home, images=images) as server, server.kernel(CONFINED) as kernel:
+        answer = restarted(kernel, profile="untrusted-model")
+        assert answer.status_code == 500
+        assert "a/missing" in answer.text
+        assert "pods" not in around.here.left()
+        again = server.post(f"api/kernels/{kernel.id}/restart", {})
+        assert again.status_code == 200, again.text
+        assert state_of(kernel)["profile"]["name"] == "notebook"
+        kernel.reconnect()
+        assert kernel.run("print(3)").said == "3\n"
 
 
 async def _settled() -> None:
