@@ -46,7 +46,7 @@ _LARGEST_ANSWER: Final = 64 << 20
 _OPTIONS: Final = (
     "host", "port", "workers", "timeout", "python", "env_manager", "evidence", "guard", "config",
 )  # fmt: skip
-_FLAGS: Final = ("unreviewed", "no_guard", "audit")
+_FLAGS: Final = ("unreviewed", "no_guard", "audit", "allow_source")
 _KUBERNETES: Final = (
     "a cluster takes manifests: modelarmor deploy {uri} --image IMAGE --dry-run=client -o yaml"
     " | kubectl apply -f -"
@@ -77,7 +77,8 @@ Configuration (-C KEY=VALUE), as the options of `modelarmor serve`:
     host, port          where it listens (127.0.0.1, and a free port)
     workers, timeout    server processes, seconds for a request
     python              the interpreter of an environment that has what the model needs
-    env_manager         as that command has it
+    env_manager         virtualenv or uv: build the environment that the model asks for, confined
+    allow_source=true   with env_manager: source packages too
     unreviewed=true     serve what nobody has approved
     evidence            with unreviewed: the evidence of `modelarmor generate`
     config              whose approvals count
