@@ -155,9 +155,7 @@ def _run(arguments: argparse.Namespace, stack: ExitStack) -> int:
             evidence=arguments.evidence,
             config=arguments.config,
             progress=_say,
-            prefix=(lambda model: python_of(model).parent.parent)
-            if arguments.env_manager != "local"
-            else None,
+            prefix=lambda model: python_of(model).parent.parent,
         )
     )
     if not arguments.no_guard and not arguments.guard:
