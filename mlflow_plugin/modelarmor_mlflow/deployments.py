@@ -47,10 +47,7 @@ _OPTIONS: Final = (
     "host", "port", "workers", "timeout", "python", "env_manager", "evidence", "guard", "config",
 )  # fmt: skip
 _FLAGS: Final = ("unreviewed", "no_guard", "audit", "allow_source")
-_KUBERNETES: Final = (
-    "a cluster takes manifests: modelarmor deploy {uri} --image IMAGE --dry-run=client -o yaml"
-    " | kubectl apply -f -"
-)
+_KUBERNETES: Final = "on a cluster it is served by: modelarmor deploy {uri} --image IMAGE"
 
 _NO_ENDPOINTS: Final = (
     "there are no endpoints: each deployment is its own; see create, get and delete"
