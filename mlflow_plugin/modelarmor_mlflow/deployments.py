@@ -9,6 +9,7 @@ process it is, where it listens and what it said. MLflow finds `Client`, `run_lo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -34,6 +35,8 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
 )
+
+from modelarmor.generate.review.words import visible
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _READY_SECONDS: Final = 600.0
@@ -89,6 +92,17 @@ policy was violated; logs and alerts lie in ~/.local/state/modelarmor/deployment
 """
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A model must not send who asks it to another address."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+#: to our own address: by no proxy, and wherever an answer points, no further
+_HTTP: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Deployment:
     """What is written down of one."""
@@ -105,7 +119,7 @@ class _Deployment:
 
     @property
     def runs(self) -> bool:
-        return self.pid > 0 and _started(self.pid) == self.started
+        return 0 < self.started == _started(self.pid)
 
 
 class Client(BaseDeploymentClient):  # type: ignore[misc]
@@ -250,10 +264,12 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_ASK_SECONDS) as answer:
+            with _HTTP.open(request, timeout=_ASK_SECONDS) as answer:
                 text = answer.read(_LARGEST_ANSWER).decode()
         except urllib.error.HTTPError as error:
-            said = error.read(_SAID).decode(errors="replace")
+            said = _shown(error.read(_SAID))
+            if error.code // 100 == 3:
+                said = f"it points elsewhere ({error.code}), which is not followed {said}"
             raise MlflowException(f"modelarmor: {deployment_name} answers: {said}") from None
         except OSError as error:
             raise MlflowException(
@@ -391,9 +407,16 @@ def _locked(name: str) -> Iterator[Path]:
 
 def _read(directory: Path) -> _Deployment | None:
     try:
-        return _Deployment(**json.loads((directory / "deployment.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        found = json.loads((directory / "deployment.json").read_text())
+        fields = {item.name: found[item.name] for item in dataclasses.fields(_Deployment)}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    numbers, texts = ("pid", "started"), ("name", "model_uri", "url", "admin")
+    if any(type(fields[key]) is not int for key in numbers) or any(
+        type(fields[key]) is not str for key in texts
+    ):
+        return None
+    return _Deployment(**fields)
 
 
 def _existing(directory: Path, name: str) -> _Deployment:
@@ -467,6 +490,8 @@ def _start(directory: Path, name: str, uri: str, config: dict[str, str]) -> _Dep
         admin=where["admin"],
         created=time.time(),
     )
+    if not made.started:
+        raise MlflowException(f"modelarmor: {name} ended as it was ready:\n{_last_of(log)}")
     _write(directory / "deployment.json", json.dumps(asdict(made), indent=2))
     process.returncode = 0  # so that Popen does not complain that it is left running
     return made
@@ -476,8 +501,7 @@ def _awaited(process: subprocess.Popen[bytes], ready: Path, log: Path, name: str
     deadline = time.monotonic() + _READY_SECONDS
     while not ready.exists():
         if process.poll() is not None:
-            said = log.read_bytes()[-_SAID:].decode(errors="replace").strip()
-            raise MlflowException(f"modelarmor: {name} could not be served:\n{said}")
+            raise MlflowException(f"modelarmor: {name} could not be served:\n{_last_of(log)}")
         if time.monotonic() > deadline:
             raise MlflowException(
                 f"modelarmor: {name} did not answer within {_READY_SECONDS:.0f} s; it was ended"
@@ -487,11 +511,24 @@ def _awaited(process: subprocess.Popen[bytes], ready: Path, log: Path, name: str
     return where
 
 
+def _last_of(log: Path) -> str:
+    with log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _SAID))
+        return _shown(stream.read(_SAID))
+
+
+def _shown(said: bytes) -> str:
+    """What a model may have written, line by line, fit for a terminal."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return "\n".join(visible(line, _SAID) for line in lines)
+
+
 def _stop(found: _Deployment) -> None:
     """End its process, if that still is the one."""
     deadline = time.monotonic() + _STOP_SECONDS
     if found.runs:
-        os.kill(found.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
     while found.runs and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     if found.runs:
@@ -515,7 +552,7 @@ def _started(pid: int) -> int:
 
 def _get(url: str, token: str) -> bytes:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with _HTTP.open(request, timeout=10) as answer:
         return bytes(answer.read(_LARGEST_ANSWER))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,3 +198,45 @@ def test_run_local_serves_until_it_is_ended(
     assert "was not served" in _told(
         lambda: deploy.run_local("modelarmor", "x", str(honest), config={"port": port})
     )
+
+
+# What a model may try of its user: it takes the socket that it was given, before the server does.
+_ELSEWHERE = """
+import os, socket, sys
+sys.stderr.write("\\x1b]0;owned\\x07 and\\n")
+sys.stderr.flush()
+os.ftruncate(2, 0) if os.path.isfile("/proc/self/fd/2") else None
+taken = socket.socket(fileno=os.dup(int(os.environ["MODELARMOR_SOCKET"])))
+while True:
+    client, _ = taken.accept()
+    asked = client.recv(65536)
+    if asked.startswith(b"GET /ping"):
+        client.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+    else:
+        client.sendall(
+            b"HTTP/1.1 302 Found\\r\\nLocation: http://127.0.0.1:PORT/stolen\\r\\n"
+            b"Content-Length: 0\\r\\nConnection: close\\r\\n\\r\\n"
+        )
+    client.close()
+"""
+
+
+def test_a_model_sends_its_user_nowhere_and_rewrites_no_log(client: Client, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        outside.settimeout(0.5)
+        port = outside.getsockname()[1]
+        model = write_model(tmp_path / "thief", "return [1.0]")
+        code = next(model.glob("*.py"))
+        code.write_text(
+            code.read_text()
+            + "\nimport os\nif 'MODELARMOR_SOCKET' in os.environ:\n"
+            + textwrap.indent(_ELSEWHERE.replace("PORT", str(port)), "    ")
+        )
+        client.create_deployment("thief", str(model), config={"unreviewed": "true"})
+        assert "points elsewhere (302)" in _told(lambda: client.predict("thief", ROW))
+        with pytest.raises(TimeoutError):
+            outside.accept()
+    log = Path(client.get_deployment("thief")["log"]).read_text()
+    assert "UNREVIEWED" in log
+    assert "\\x1b]0;owned" in log
+    assert "\x1b" not in log

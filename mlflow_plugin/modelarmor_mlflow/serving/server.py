@@ -21,9 +21,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import IO, Final, Self, TypeVar
 
 from modelarmor.alerts import Alert, Recorder
+from modelarmor.generate.review.words import visible
 from modelarmor.policy.model import Outcome, Policy, Posture, Rule
 from modelarmor.profiles import Profile
 from modelarmor.sandbox import Plan, Process, Sandbox, Workload
@@ -46,6 +47,9 @@ _POLL_SECONDS: Final = 0.02
 #: bytes of the pipe that are read at once, and how many lines of it a second are believed
 _READ: Final = 1 << 16
 _MOST_LINES: Final = 2_000
+#: what it prints: bytes of a line, and lines a second, that are repeated
+_LONGEST_LINE: Final = 1_000
+_MOST_REPEATED: Final = 200
 #: how many of the newest alerts may tell why a server ended
 _LAST: Final = 200
 #: what alerts of the guard are called
@@ -182,6 +186,8 @@ class Server:
         before = self.recorder.last
         try:
             process = self._started(scratch, pipe)
+            for stream in (process.stdout, process.stderr):
+                threading.Thread(target=self._repeat, args=(stream,), daemon=True).start()
             listener.start()
             with self._lock:
                 self._process = process
@@ -225,6 +231,9 @@ class Server:
             workload,
             recorder=self.recorder,
             stdin=subprocess.DEVNULL,
+            # Not ours: it could truncate the file that they may be, and with it what we said.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=(self._socket.fileno(),),
             start_new_session=True,
         )
@@ -273,6 +282,26 @@ class Server:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     # --- what the confined process says
+
+    def _repeat(self, stream: IO[bytes] | None) -> None:
+        """Say what it prints, so marked, line by line; leave out what would fill a disk."""
+        second = lines = left_out = 0
+        while stream is not None:
+            try:
+                line = stream.readline(_LONGEST_LINE)
+            except (OSError, ValueError):  # it was closed
+                return
+            if not line:
+                return
+            if int(time.monotonic()) != second:
+                if left_out:
+                    self._say(f"{self.service.name}: {left_out} lines were left out")
+                second, lines, left_out = int(time.monotonic()), 0, 0
+            lines += 1
+            if lines > _MOST_REPEATED:
+                left_out += 1
+            elif text := line.decode(errors="replace").rstrip():
+                self._say(f"{self.service.name}: {visible(text, _LONGEST_LINE)}")
 
     def _listen_to(self, reading: int) -> None:
         """Read the pipe until this server's process has ended."""
