@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 _BATCH = 64
+#: inputs that show what kind of answers there are
+_FIRST = 256
 _FLOOR = 1e-12
 _PGD_STEPS = 20
 #: HopSkipJump: iterations, and queries for one estimate of a direction
@@ -82,7 +84,7 @@ class _Session:
         """Load the model and see that it answers; how many classes it tells apart."""
         kind, model = _loaded(self)
         _ADAPTERS[kind](self, model)
-        rows = self.predict(self.read("x"))
+        rows = self.predict(self.read("x")[:_FIRST])
         if rows.ndim != 2 or rows.shape[1] < 2:
             raise ValueError(f"it is no classifier: it answers with an array of shape {rows.shape}")
         return int(rows.shape[1])
@@ -236,7 +238,7 @@ def _form(session: _Session) -> str:
     """What a network answers with: ``logits``, ``probabilities``, or one number of either kind."""
     import numpy
 
-    found = session.predict(session.read("x"))
+    found = session.predict(session.read("x")[:_FIRST])
     unit = bool(((found >= 0) & (found <= 1)).all())
     if found.size == len(found):
         return "probability" if unit else "logit"

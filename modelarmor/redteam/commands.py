@@ -27,7 +27,7 @@ examples:
                                                    exit 1 where less is recognised
 
 The model is loaded and attacked in the sandbox. Epsilon is the most that a feature is changed, as a
-share of its range. The same seed gives the same result.
+share of its range. The same seed gives the same result, but for the noise.
 
 Exit status: 0 when the model was measured, and is as robust as was asked for; 1 when it is not;
 2 when it could not be measured.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: bytes, unpacked
 _MOST: Final = 1 << 30
+#: bytes of a table, each of whose cells becomes an object of Python's
+_MOST_TEXT: Final = 128 << 20
 _INPUTS: Final = ("x", "X", "inputs", "x_test", "data")
 _LABELS: Final = ("y", "labels", "y_test", "target")
 #: a column that is everywhere the same has no range; its share of it is next to nothing
@@ -105,6 +108,8 @@ def _archive(file: Path) -> tuple[Any, list[Any]]:
         with zipfile.ZipFile(file) as packed:
             if sum(item.file_size for item in packed.infolist()) > _MOST:
                 raise DataError(f"it holds more than {_MOST >> 20} MiB")
+            for item in packed.infolist():
+                _check_header(packed, item)
         with numpy.load(file, allow_pickle=False) as arrays:
             inputs = _one_of(arrays, _INPUTS).astype("float64")
             labels = _one_of(arrays, _LABELS)
@@ -113,6 +118,22 @@ def _archive(file: Path) -> tuple[Any, list[Any]]:
     if labels.ndim == 2 and labels.shape[1] > 1:  # one-hot
         labels = labels.argmax(axis=1)
     return inputs, labels.reshape(-1).tolist()
+
+
+def _check_header(packed: zipfile.ZipFile, item: zipfile.ZipInfo) -> None:
+    """What an array says of its own size, before there is room made for it."""
+    from numpy.lib import format as layout
+
+    if not item.filename.endswith(".npy"):
+        return
+    with packed.open(item) as stream:
+        read = {(1, 0): layout.read_array_header_1_0, (2, 0): layout.read_array_header_2_0}
+        version = layout.read_magic(stream)
+        if version not in read:
+            raise DataError(f"{item.filename!a}: an array of the format {version} is not read")
+        shape, _, _ = read[version](stream)
+    if math.prod(shape) * 8 > _MOST:  # bytes of a number, once it is one of ours
+        raise DataError(f"{item.filename!a} has {math.prod(shape)} numbers, which is too many")
 
 
 def _one_of(arrays: Any, names: tuple[str, ...]) -> Any:
@@ -125,10 +146,13 @@ def _one_of(arrays: Any, names: tuple[str, ...]) -> Any:
 def _table(file: Path, label: str) -> tuple[Any, list[Any]]:
     import numpy
 
-    if file.stat().st_size > _MOST:
-        raise DataError(f"it has more than {_MOST >> 20} MiB")
-    with file.open(newline="", encoding="utf-8") as stream:
-        header, *rows = [row for row in csv.reader(stream) if row] or [[]]
+    if file.stat().st_size > _MOST_TEXT:
+        raise DataError(f"it has more than {_MOST_TEXT >> 20} MiB")
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            header, *rows = [row for row in csv.reader(stream) if row] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"it is no table in UTF-8: {error}") from None
     if label and label not in header:
         raise DataError(f"there is no column {label!r}; there are {', '.join(header)[:200]}")
     at = header.index(label) if label else len(header) - 1

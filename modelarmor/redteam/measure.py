@@ -1,9 +1,10 @@
 """Measuring a model: attacked in the sandbox, then asked again in a fresh one, and counted here.
 
 The process that crafts is the model's own, so its word is worth nothing. It gives inputs, which
-are cut to their epsilon here; a second process, which knows nothing of the first, is asked about
-all of them in an order of chance; and who is right is counted outside, where the labels are. What
-is measured is how a model bears the attacks that were tried, and no more.
+are cut to their epsilon here; a second process, which is not told what the first was given, is
+asked about all of them in an order of chance; and who is right is counted outside, where the labels
+are. What is measured is how an honest model bears the attacks that were tried, and no more: a
+hostile one can still put something harmless in an attack's place.
 """
 
 from __future__ import annotations
@@ -243,10 +244,10 @@ class _Run:
         import numpy
 
         made = []
+        # A seed that the model cannot know, or it could foresee each noisy input.
+        generator = numpy.random.default_rng(secrets.randbits(128))
         for epsilon in self._options.every_epsilon:
-            draw = numpy.random.default_rng(self._options.seed).normal(
-                0, epsilon, self._data.units.shape
-            )
+            draw = generator.normal(0, epsilon, self._data.units.shape)
             made.append(self._within("noise", epsilon, self._data.units + draw))
         return made
 
@@ -387,9 +388,9 @@ class _Inside:
         for name in ("given", "made"):
             (tmp / name).mkdir(parents=True)
         shutil.copy(ATTACKER, tmp / "attacker.py")
-        given = {"x": self._data.units, "low": self._data.low, "span": self._data.span}
-        if self._asked is not None:
-            given["asked"] = self._asked
+        # Who is asked is not told which inputs there were before somebody crafted others of them.
+        units = self._data.units if self._asked is None else self._asked
+        given = {"x": units, "low": self._data.low, "span": self._data.span}
         for name, array in given.items():
             (tmp / "given" / f"{name}.f32").write_bytes(array.astype("float32").tobytes())
         self._made = os.open(tmp / "made", os.O_RDONLY | os.O_DIRECTORY)
@@ -451,7 +452,7 @@ class _Inside:
         import numpy
 
         assert self._asked is not None
-        classes = self._ask(do="ask", file="asked").get("classes")
+        classes = self._ask(do="ask", file="x").get("classes")
         answers = numpy.frombuffer(
             self._take("answers.i32", len(self._asked) * 4), "int32"
         ).tolist()
