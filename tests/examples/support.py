@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import nbformat
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from nbclient import NotebookClient
 
-from modelarmor.alerts import Alert
+from modelarmor.alerts import Alert, Page, Recorder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLAIN = "python3"
@@ -51,12 +52,21 @@ def run(example: str, workspace: Path, kernel: str = "") -> dict[str, Cell]:
             client.execute_cell(cell, number)
             alerts: list[Alert] = []
             if isinstance(client.km.provisioner, ModelArmorProvisioner):
-                page = client.km.provisioner.recorder.after(seen, 10_000)
+                page = _settled(client.km.provisioner.recorder, seen)
                 alerts = [alert for _, alert in page.alerts if alert.Action == "Block"]
                 seen = max([seen, *(at for at, _ in page.alerts)])
             printed = "".join(out.get("text", "") for out in cell.get("outputs", []))
             done[cell.id] = Cell(printed, alerts)
     return done
+
+
+def _settled(recorder: Recorder, seen: int) -> Page:
+    """What is new in the record, which follows its refusals by a moment."""
+    last = -1
+    while recorder.last != last:
+        last = recorder.last
+        time.sleep(0.3)
+    return recorder.after(seen, 10_000)
 
 
 def assert_stripped(example: str) -> None:
