@@ -51,6 +51,8 @@ def entries(about: Look, before: int = 0) -> list[Entry]:
             RECORDS.c.workspace == looking.workspace(about.registry),
             RECORDS.c.model == about.name,
             RECORDS.c.version.in_((about.version, 0)),
+            # What is older is of another model that had the name, and whose readers are others.
+            RECORDS.c.time >= about.created,
         )
         .order_by(RECORDS.c.seq.desc())
         .limit(PAGE)
@@ -110,10 +112,6 @@ def _doubt(record: Record, digest: str, about: Look) -> str:
             return doubt
     except ChainError as error:
         return str(error)
-    if record.kind in records.DECISIONS:
-        statement, _ = statements.read(record.body)
-        if statement.subject.created != about.created:
-            return "It is about an earlier version of the same number."
     return ""
 
 
