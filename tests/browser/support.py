@@ -31,6 +31,7 @@ import requests
 from ..jupyter.server import TOKEN, Server
 
 if TYPE_CHECKING:
+    import playwright.sync_api
     from playwright.sync_api import BrowserContext, Page
 
 CONFINED = "modelarmor-notebook"
@@ -192,10 +193,19 @@ class Browser:
         from playwright.sync_api import sync_playwright
 
         self._driver = sync_playwright().start()
-        self._browser = self._driver.chromium.launch(
+        self._running = self._launched()
+
+    def _launched(self) -> playwright.sync_api.Browser:
+        return self._driver.chromium.launch(
             executable_path=_chromium(),
             args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
         )
+
+    @property
+    def _browser(self) -> playwright.sync_api.Browser:
+        if not self._running.is_connected():  # it crashed, which is no test's fault but one's
+            self._running = self._launched()
+        return self._running
 
     def __enter__(self) -> Browser:
         return self

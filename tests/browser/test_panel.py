@@ -404,7 +404,12 @@ def _profile(user: User) -> str:
 
 def test_badge_and_record_survive_a_reload_without_a_new_notification(user: User) -> None:
     _open(user, READ_KEY, "1 + 1")
-    with user.page.expect_response(lambda answer: "/lab/api/workspaces/" in answer.url):
+    with user.page.expect_response(
+        lambda answer: (
+            "/lab/api/workspaces/" in answer.url
+            and '"current":"modelarmor-violations"' in (answer.request.post_data or "")
+        )
+    ):
         _status(user).click()
     user.run_all()
     expect(_badges(user)).to_have_count(1)

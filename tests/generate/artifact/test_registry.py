@@ -22,7 +22,6 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     place = tmp_path_factory.mktemp("mlflow")
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
     experiment = mlflow.create_experiment("e", artifact_location=str(place / "artifacts"))
     with mlflow.start_run(experiment_id=experiment) as run:
@@ -35,7 +34,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Any:
     client = mlflow.MlflowClient()
     client.set_registered_model_alias("iris", "champion", 1)
     yield run.info.run_id, info.model_uri, place
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
 
 
 def test_every_address_of_a_version_has_one_digest(logged: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 
 import pytest
@@ -16,12 +17,14 @@ def client_of(server, monkeypatch):
     """This process is a client of the registry."""
     import mlflow
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(server.uri)
     mlflow.set_registry_uri(server.uri)
     yield
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    # None, not what they were before: a default would be one no more, but what somebody set.
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        os.environ.pop(variable, None)
 
 
 def test_a_version_without_an_approval_is_refused(server, name):
