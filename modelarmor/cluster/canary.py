@@ -5,7 +5,8 @@ this is the container's command: the source of this file, given to the image's o
 needs nothing but the standard library. It opens files that the policy denies until each open fails
 with "permission denied", and only then becomes the kernel. Its verdict is its exit status, which
 the kubelet reports, and its termination message, which nobody but the trusted image can have
-written: no user code has run.
+written before the first kernel: no user code has run. Where the container starts again, a kernel
+may have left words of its own there, so they are read as anybody's.
 
 A control goes with it. The files lie in the same Secret with the same mode; the one that the policy
 allows must open, so that a wrong mode or user is never taken for a denial by KubeArmor.
