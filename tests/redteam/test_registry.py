@@ -13,6 +13,7 @@ from modelarmor.generate.evidence import Evidence
 from tests.mlflow.support import Reviewer, Server, aliases, ensure_model, refused
 
 pytestmark = [
+    pytest.mark.thorough,  # two minutes and more, of parts that have tests of their own
     pytest.mark.timeout(600),
     # MLflow warns of its own type hints, and of what scikit-learn will call things.
     pytest.mark.filterwarnings("ignore"),
