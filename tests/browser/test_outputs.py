@@ -130,7 +130,11 @@ OUTPUTS = [
 REFUSALS = ("Content Security Policy", "strict mode does not show", "Javascript object")
 
 
-@pytest.fixture(scope="module", params=["ordinary", "strict"])
+@pytest.fixture(
+    scope="module",
+    # what is drawn where nothing is strict is tried with --thorough
+    params=[pytest.param("ordinary", marks=pytest.mark.thorough), "strict"],
+)
 def reader(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, browser: Browser
 ) -> Iterator[tuple[User, bool]]:

@@ -138,7 +138,11 @@ def _home(top: Path) -> Home:
     return home
 
 
-@pytest.fixture(scope="module", params=["ordinary", "strict"])
+@pytest.fixture(
+    scope="module",
+    # that an attack works where nothing is strict is tried with --thorough
+    params=[pytest.param("ordinary", marks=pytest.mark.thorough), "strict"],
+)
 def victim(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

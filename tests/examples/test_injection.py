@@ -69,6 +69,7 @@ def test_code_in_a_keras_model_installs_and_writes_nothing(tmp_path: Path) -> No
     assert not Path("/tmp/kerasinject").exists()
 
 
+@pytest.mark.thorough
 def test_without_a_sandbox_the_code_in_a_keras_model_installs_and_writes(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

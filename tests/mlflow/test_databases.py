@@ -96,6 +96,7 @@ def test_postgresql_with_two_servers(tmp_path):
             second.client.set_registered_model_alias("m", "champion", version.version)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_workspaces_have_approvals_of_their_own(tmp_path, monkeypatch):
     import mlflow
@@ -127,6 +128,7 @@ def test_workspaces_have_approvals_of_their_own(tmp_path, monkeypatch):
             assert aliases(server, "m") == {}
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_read_replica_that_is_behind_is_not_asked_about_approvals(tmp_path):
     server = Server(tmp_path / "registry")

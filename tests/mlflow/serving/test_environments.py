@@ -481,7 +481,9 @@ def test_uv_builds_one_of_its_own_and_is_refused_nothing(place, uv):
 # --- hostile packages
 
 
-MANAGERS = pytest.mark.parametrize("manager", ["virtualenv", "uv"])
+MANAGERS = pytest.mark.parametrize(
+    "manager", ["virtualenv", pytest.param("uv", marks=pytest.mark.thorough)]
+)
 
 
 @MANAGERS
