@@ -214,6 +214,15 @@ class Browser:
         self._browser.close()
         self._driver.stop()
 
+    def _context(self, width: int, height: int) -> BrowserContext:
+        from playwright.sync_api import Error
+
+        try:
+            return self._browser.new_context(viewport={"width": width, "height": height})
+        except Error:  # it crashed after the test before, and nobody had noticed
+            self._running = self._launched()
+            return self._running.new_context(viewport={"width": width, "height": height})
+
     def page(self, *, width: int, height: int) -> Page:
         """A tab that is logged in to nothing."""
         return self._browser.new_page(viewport={"width": width, "height": height})
@@ -221,7 +230,7 @@ class Browser:
     @contextmanager
     def user(self, lab: Lab, *, width: int = 1400, height: int = 900) -> Iterator[User]:
         """A user who is logged in to `lab` by cookie, in a browser profile of their own."""
-        context = self._browser.new_context(viewport={"width": width, "height": height})
+        context = self._context(width, height)
         context.set_default_timeout(_PATIENCE_MS)
         try:
             user = User(lab, context)
