@@ -9,7 +9,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough",
         action="store_true",
-        help="try every flavour and every hostile model, not one of each kind (some 20 minutes more)",
+        help="try every flavour, hostile model and attack, not one of each kind (20 minutes more)",
     )
 
 
