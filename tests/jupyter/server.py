@@ -180,9 +180,9 @@ class RemoteKernel:
         path = f"modelarmor/api/kernels/{self.id}/alerts"
         return self.server.get(path, after=after, limit=limit)
 
-    def about(self, resource: str, action: str = "") -> list[Any]:
-        """The entries of the record about a resource, once there is one: a moment later."""
-        deadline = time.monotonic() + 20
+    def about(self, resource: str, action: str = "", count: int = 1) -> list[Any]:
+        """The entries of the record about a resource, once there are `count`: a moment later."""
+        deadline = time.monotonic() + 60
         while True:
             found = [
                 item
@@ -190,9 +190,9 @@ class RemoteKernel:
                 if resource in item["alert"].get("Resource", "")
                 and action in item["alert"]["Action"]
             ]
-            if found:
+            if len(found) >= count:
                 return found
-            assert time.monotonic() < deadline, f"nothing about {resource} was recorded"
+            assert time.monotonic() < deadline, f"{len(found)} of {count} about {resource}"
 
     def _send(self, msg_type: str, msg_id: str, content: dict[str, Any]) -> None:
         header = {
