@@ -53,12 +53,21 @@ static bool flag(void *context) {
 struct asked {
 	bool owner; /* first: flag() reads it */
 	bool tty;
+	const char *source, *parent;
 	const char *args[64];
 	int n_args;
 };
 
 static bool asked_tty(void *context) {
 	return ((struct asked *)context)->tty;
+}
+
+static const char *asked_source(void *context) {
+	return ((struct asked *)context)->source;
+}
+
+static const char *asked_parent(void *context) {
+	return ((struct asked *)context)->parent;
 }
 
 static const char *const *asked_args(void *context, int *count) {
@@ -100,7 +109,8 @@ int check_decide(const char *path) {
 			fields[n++] = field;
 		}
 		struct asked asked = {0};
-		struct operation op = {.kind = (enum kind)-1, .owner = flag, .tty = asked_tty,
+		struct operation op = {.kind = (enum kind)-1, .source = asked_source,
+				       .parent = asked_parent, .owner = flag, .tty = asked_tty,
 				       .args = asked_args, .context = &asked};
 		for (int i = 0; i < (int)countof(kinds); i++)
 			if (n && !strcmp(kinds[i], fields[0]))
@@ -110,8 +120,8 @@ int check_decide(const char *path) {
 			continue;
 		}
 		op.path = fields[1];
-		op.source = fields[2];
-		op.parent = fields[3];
+		asked.source = fields[2];
+		asked.parent = fields[3];
 		asked.owner = atoi(fields[4]);
 		asked.tty = atoi(fields[5]);
 		op.domain = atoi(fields[6]);

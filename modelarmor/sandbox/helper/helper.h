@@ -150,7 +150,6 @@ struct plan {
 	struct preset_rule *presets;
 	int n_presets;
 	enum posture postures[CLASS_COUNT];
-	bool sourced[CLASS_COUNT];
 	enum mode modes[TRAP_COUNT];
 	uint64_t fs_handled, net_handled, scoped, keep_caps;
 	bool child_reads_proc;
@@ -179,7 +178,9 @@ struct plan {
 struct operation {
 	enum kind kind;
 	const char *path;             /* resolved; protocol name, domain or capability elsewhere */
-	const char *source, *parent;  /* executables; NULL where no rule needs them */
+	/* Facts that few rules ask for, found out when one does; NULL for none. */
+	const char *(*source)(void *); /* the executables of the caller and of its parent */
+	const char *(*parent)(void *);
 	bool (*owner)(void *);
 	bool (*tty)(void *);
 	const char *const *(*args)(void *, int *count);
@@ -236,6 +237,7 @@ struct task {
 	int listener;
 	uint64_t id;
 	int inode_fd; /* object whose owner matters, or -1 */
+	const struct stat *opened; /* what an open found, so that it is looked at once; or NULL */
 	pid_t tgid, ppid;
 	int tty, umask;
 	uid_t uid, fsuid;
@@ -255,8 +257,8 @@ bool task_alive(const struct task *task);
 void task_status(struct task *task);
 pid_t task_tgid(struct task *task);
 void task_stat(struct task *task);
-const char *task_exe(struct task *task);
-const char *task_parent_exe(struct task *task);
+const char *task_exe(void *task);
+const char *task_parent_exe(void *task);
 const char *task_cwd(struct task *task);
 int task_cmdline(pid_t pid, char *out, size_t size);
 bool task_owner(void *task);

@@ -72,12 +72,11 @@ static bool fileless(const char *path) {
 }
 
 /* The path under which a Block rule names this very file, if that is not the one that was used. */
-static const char *other_name(const struct plan *plan, const char *path, int fd) {
-	struct stat st;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink < 2)
+static const char *other_name(const struct plan *plan, const char *path, const struct stat *st) {
+	if (!st || !S_ISREG(st->st_mode) || st->st_nlink < 2)
 		return NULL;
 	for (int i = 0; i < plan->n_named; i++)
-		if (plan->named[i].ino == st.st_ino && plan->named[i].dev == st.st_dev &&
+		if (plan->named[i].ino == st->st_ino && plan->named[i].dev == st->st_dev &&
 		    strcmp(plan->named[i].path, path) != 0)
 			return plan->named[i].path;
 	return NULL;
@@ -85,11 +84,11 @@ static const char *other_name(const struct plan *plan, const char *path, int fd)
 
 /* What is the machine's, not the workload's: changing the kernel's settings and other processes', and
  * devices that reach hardware or the kernel. A rule that allows one by name comes before this. */
-static bool belongs_to_machine(const char *path, enum kind kind, bool of_another, int fd) {
+static bool belongs_to_machine(const char *path, enum kind kind, bool of_another,
+			       const struct stat *st) {
 	bool changes = kind != OP_READ && kind != OP_LIST;
 	static const char *const settings[] = {"/proc/sys/", "/proc/irq/", "/proc/sysrq-trigger", "/sys/",
 					       "/proc/mtrr", "/proc/acpi/", "/proc/bus/"};
-	struct stat st;
 	for (size_t i = 0; changes && i < countof(settings); i++)
 		if (!strncmp(path, settings[i], strlen(settings[i])))
 			return true;
@@ -97,10 +96,10 @@ static bool belongs_to_machine(const char *path, enum kind kind, bool of_another
 		return true;
 	if (kind != OP_READ && kind != OP_WRITE)
 		return false;
-	if (fd < 0 || fstat(fd, &st) < 0 || (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)))
+	if (!st || (!S_ISCHR(st->st_mode) && !S_ISBLK(st->st_mode)))
 		return false;
-	unsigned major = major(st.st_rdev), minor = minor(st.st_rdev);
-	switch (S_ISBLK(st.st_mode) ? 0 : major) { /* Documentation/admin-guide/devices.txt */
+	unsigned major = major(st->st_rdev), minor = minor(st->st_rdev);
+	switch (S_ISBLK(st->st_mode) ? 0 : major) { /* Documentation/admin-guide/devices.txt */
 	case 0:					   /* disks */
 	case 7:					   /* consoles' screens */
 	case 10:				   /* kvm, fuse, tun, userfaultfd, uinput, loop-control … */
@@ -122,10 +121,13 @@ static bool belongs_to_machine(const char *path, enum kind kind, bool of_another
 /* The policy's verdict on one operation of a task on a resolved path. */
 struct verdict notify_judge(const struct plan *plan, struct task *task, enum kind kind,
 			    const char *path, int inode_fd) {
-	struct operation op = {.kind = kind, .path = path, .owner = task_owner, .tty = task_tty,
+	struct operation op = {.kind = kind, .path = path, .source = task_exe,
+			       .parent = task_parent_exe, .owner = task_owner, .tty = task_tty,
 			       .args = task_args, .context = task};
 	const char *rest;
 	pid_t foreign = path_proc_pid(path, &rest);
+	struct stat st;
+	const struct stat *object = task->opened;
 	if (path_is_protected(path))
 		return (struct verdict){.rule = RULE_SANDBOX, .audit = RULE_NONE};
 	struct verdict verdict;
@@ -142,19 +144,17 @@ struct verdict notify_judge(const struct plan *plan, struct task *task, enum kin
 		      preset_refuses(plan, PRESET_PROTECT_ENV, &verdict, &audit))))
 			return verdict;
 	}
-	if (kind == OP_EXEC || plan->sourced[CLASS_FILE])
-		op.source = task_exe(task);
-	if (kind == OP_EXEC && plan->sourced[CLASS_PROCESS])
-		op.parent = task_parent_exe(task);
 	verdict = plan_decide(plan, &op);
-	if (verdict.allow && plan->n_named && inode_fd >= 0 &&
-	    (op.path = other_name(plan, path, inode_fd)) != NULL) {
+	bool unruled = verdict.rule == RULE_NONE && kind != OP_EXEC;
+	if (verdict.allow && !object && inode_fd >= 0 && (unruled || plan->n_named))
+		object = fstat(inode_fd, &st) == 0 ? &st : NULL;
+	if (verdict.allow && plan->n_named && (op.path = other_name(plan, path, object)) != NULL) {
 		struct verdict other = plan_decide(plan, &op);
 		if (!other.allow)
 			verdict = other;
 	}
-	if (verdict.allow && verdict.rule == RULE_NONE && kind != OP_EXEC &&
-	    belongs_to_machine(path, kind, foreign && foreign != task_tgid(task), inode_fd))
+	if (verdict.allow && unruled &&
+	    belongs_to_machine(path, kind, foreign && foreign != task_tgid(task), object))
 		verdict = (struct verdict){.rule = RULE_SANDBOX, .audit = RULE_NONE};
 	if (verdict.allow && verdict.audit == RULE_NONE)
 		verdict.audit = audit;
@@ -278,6 +278,7 @@ static void handle_open(const struct plan *plan, struct task *task, int dirfd, u
 		     (flags & O_NOFOLLOW) || exclusive ? RESOLVE_LINK : RESOLVE_FOLLOW, &at);
 	task_resume();
 	bool exists = at.fd >= 0 && fstat(at.fd, &st) == 0;
+	task->opened = exists ? &st : NULL;
 	int error = 0;
 	if (exists && exclusive)
 		error = EEXIST;
@@ -358,9 +359,9 @@ static bool exec_settled(const struct plan *plan, const struct pending_exec *exe
 	struct task task;
 	task_init(&task, -1, 0, exec->pid);
 	task.inode_fd = fd;
-	struct operation op = {.kind = OP_EXEC, .path = task_exe(&task), .source = "",
-			       .parent = task_parent_exe(&task), .owner = task_owner,
-			       .tty = task_tty, .args = task_args, .context = &task};
+	struct operation op = {.kind = OP_EXEC, .path = task_exe(&task),
+			       .parent = task_parent_exe, .owner = task_owner, .tty = task_tty,
+			       .args = task_args, .context = &task};
 	struct verdict verdict = plan_decide(plan, &op);
 	if (!verdict.allow) {
 		notify_report(&task, &verdict, "Process", task.exe,
@@ -540,8 +541,8 @@ static bool may_alias(const struct plan *plan, struct task *task, const struct r
 		return true;
 	/* By its rules only: that /dev/shm is no place to execute from stays true of the new name. */
 	task->inode_fd = object;
-	struct operation execution = {.kind = OP_EXEC, .path = old->path, .source = task_exe(task),
-				      .parent = task_parent_exe(task), .owner = task_owner,
+	struct operation execution = {.kind = OP_EXEC, .path = old->path, .source = task_exe,
+				      .parent = task_parent_exe, .owner = task_owner,
 				      .tty = task_tty, .args = task_args, .context = task};
 	struct verdict run = plan_decide(plan, &execution);
 	if (!run.allow && !run.posture) {
@@ -826,7 +827,7 @@ static void handle_refused(const struct plan *plan, struct task *task, int nr) {
 	snprintf(data, sizeof data, "syscall=%s", syscall_name(nr));
 	if (cap >= 0 && cap < (int)countof(capability_names)) {
 		struct operation op = {.kind = OP_CAPABILITY, .path = capability_names[cap],
-				       .source = task_exe(task)};
+				       .source = task_exe, .context = task};
 		struct verdict said = plan_decide(plan, &op);
 		snprintf(resource, sizeof resource, "CAP_%s", capability_names[cap]);
 		for (char *c = resource; *c; c++)

@@ -80,6 +80,7 @@ void task_init(struct task *task, int listener, uint64_t id, pid_t pid) {
 	task->listener = listener;
 	task->id = id;
 	task->inode_fd = -1;
+	task->opened = NULL;
 	task->ppid = task->tty = 0;
 	task->umask = 022;
 	task->uid = task->fsuid = 0;
@@ -156,14 +157,16 @@ static const char *link_of(pid_t pid, const char *name, char *to) {
 	return to;
 }
 
-const char *task_exe(struct task *task) {
+const char *task_exe(void *context) {
+	struct task *task = context;
 	if (!task->have_exe)
 		link_of(task->pid, "exe", task->exe);
 	task->have_exe = true;
 	return task->exe;
 }
 
-const char *task_parent_exe(struct task *task) {
+const char *task_parent_exe(void *context) {
+	struct task *task = context;
 	if (!task->have_parent) {
 		task_status(task);
 		link_of(task->ppid, "exe", task->parent_exe);

@@ -154,7 +154,6 @@ static void read_rule(struct plan *plan, struct cursor *c) {
 	rule->length = strlen(rule->value);
 	rule->sources = strings(c, &rule->n_sources);
 	rule->args = strings(c, &rule->n_args);
-	plan->sourced[rule->class] |= rule->n_sources > 0;
 	if (rule->match == MATCH_DIRECTORY && (!rule->length || rule->value[rule->length - 1] != '/'))
 		c->bad = true;
 }
@@ -354,10 +353,10 @@ static bool dns_match(const char *domain, const char *query) {
 }
 
 static bool has_source(const struct rule *rule, const struct operation *op) {
-	const char *parent = rule->class == CLASS_PROCESS ? op->parent : NULL;
+	bool parents = rule->class == CLASS_PROCESS && op->parent;
 	for (int i = 0; i < rule->n_sources; i++)
-		if ((op->source && !strcmp(rule->sources[i], op->source)) ||
-		    (parent && !strcmp(rule->sources[i], parent)))
+		if ((op->source && !strcmp(rule->sources[i], op->source(op->context))) ||
+		    (parents && !strcmp(rule->sources[i], op->parent(op->context))))
 			return true;
 	return false;
 }
@@ -572,7 +571,8 @@ struct verdict plan_decide(const struct plan *plan, const struct operation *op) 
 		verdict.allow = false;
 		verdict.rule = rule->id;
 	} else if (plan->postures[class] != POSTURE_OPEN) {
-		bool self = op->kind == OP_EXEC && op->source && !strcmp(op->source, op->path);
+		bool self = op->kind == OP_EXEC && op->source &&
+			    !strcmp(op->source(op->context), op->path);
 		if (!best_of(plan, op, class, WANT_BASELINE) && !self) {
 			verdict.posture = true;
 			verdict.rule = RULE_POSTURE;

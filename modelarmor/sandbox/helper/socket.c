@@ -113,7 +113,7 @@ static bool family_permitted(const struct plan *plan, int domain, int type, int 
 
 static void handle_socket(const struct plan *plan, struct task *task, int nr, int domain, int type,
 			  int protocol) {
-	struct operation op = {.kind = OP_NETWORK, .path = "", .source = task_exe(task),
+	struct operation op = {.kind = OP_NETWORK, .path = "", .source = task_exe,
 			       .tty = task_tty, .context = task, .domain = domain, .type = type,
 			       .protocol = protocol};
 	struct verdict verdict = plan_decide(plan, &op);
@@ -126,7 +126,8 @@ static void handle_socket(const struct plan *plan, struct task *task, int nr, in
 		return;
 	}
 	if ((type & 0xf) == SOCK_RAW || domain == AF_PACKET) {
-		struct operation raw = {.kind = OP_CAPABILITY, .path = "net_raw", .source = op.source};
+		struct operation raw = {.kind = OP_CAPABILITY, .path = "net_raw", .source = task_exe,
+					.context = task};
 		struct verdict said = plan_decide(plan, &raw);
 		bool netlink = domain == AF_NETLINK; /* SOCK_RAW there needs no capability */
 		if (!netlink && (!said.allow || said.audit != RULE_NONE))
@@ -452,7 +453,8 @@ static bool message_passes(const struct plan *plan, struct task *task, int nr, i
 	char name[256];
 	if (plan->modes[TRAP_DNS] != MODE_NONE && (fd < 0 || to_dns_port(fd, to, *length)) &&
 	    dns_query(message, size, name, sizeof name)) {
-		struct operation op = {.kind = OP_DNS, .path = name, .source = task_exe(task)};
+		struct operation op = {.kind = OP_DNS, .path = name, .source = task_exe,
+				       .context = task};
 		struct verdict verdict = plan_decide(plan, &op);
 		refuse(task, &verdict, name, nr);
 		if (!verdict.allow)
