@@ -27,6 +27,7 @@ from benchmarks.relay import measure
 from modelarmor import profiles
 from modelarmor.cluster import objects
 from modelarmor.cluster.client import Cluster
+from modelarmor.cluster.fitting import fitted, for_image
 from modelarmor.cluster.launch import Kernels, Order
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
 from modelarmor.profiles import Profile
@@ -39,6 +40,7 @@ _SECONDS = 60.0
 _RATE = 1_000
 #: containers that KubeArmor's BPF-LSM enforcer has room for on a node
 _CONTAINERS = 256
+_INTERPRETER = "/opt/conda/bin/python3.12"
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,14 @@ async def _launch(kernels: Kernels, kernel_id: str, profile: Profile) -> None:
 
 
 def _profile(name: str) -> Profile:
-    return profiles.load(
+    profile = profiles.load(
         name,
         workspace=Path("/workspace"),
         home=Path("/home/jovyan"),
         tmp=Path("/tmp"),
         prefix=Path("/opt/conda"),
     )
+    return fitted(for_image(profile, "/opt/conda", _INTERPRETER), objects.CANARY_RULES)
 
 
 def _foreign_alerts(seconds: float) -> float:

@@ -29,9 +29,11 @@ from traitlets.config import Configurable
 from modelarmor import profiles
 from modelarmor.alerts import Recorder
 from modelarmor.cluster.client import Cluster, ClusterError
+from modelarmor.cluster.fitting import NoInterpreter, fitted, for_image
 from modelarmor.cluster.forward import Forward
 from modelarmor.cluster.launch import Kernels, Order
 from modelarmor.cluster.objects import (
+    CANARY_RULES,
     PORT_NAMES,
     PodSettings,
     PolicyRefused,
@@ -96,6 +98,13 @@ class KernelPods(Configurable):
     prefix = Unicode("/opt/conda", help="The images' Python environment, `${PREFIX}`.").tag(
         config=True
     )
+    interpreters = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="""Which file `PREFIX/bin/python` really is in the image of a profile, by the profile's
+        name (`readlink -f` says it). Profiles whose rules name the interpreter, such as gpu, need
+        it: KubeArmor matches files, not links to them.""",
+    ).tag(config=True)
     workspace = Unicode("/workspace", help="Where the workspace is mounted, `${WORKSPACE}`.").tag(
         config=True
     )
@@ -489,8 +498,17 @@ class PodProvisioner(Confined, KernelProvisionerBase):
             search_path=self._settings.search_path(),
             **self.places,
         )
+        profile = self._fitted(profile)
         merged = policy(str(self.kernel_id), profile, self._pods.namespace or _own_namespace())
         return Confinement(profile, (merged,), profile.posture, first=self.recorder.last + 1)
+
+    def _fitted(self, profile: Profile) -> Profile:
+        pods = self._pods
+        try:
+            profile = for_image(profile, pods.prefix, pods.interpreters.get(profile.name, ""))
+        except NoInterpreter as error:
+            raise RefusedRequest(str(error)) from error
+        return fitted(profile, CANARY_RULES)
 
     def stage(self, profile: str | None, *, recording: bool) -> None:
         """Have the next start use this profile, in a new pod; see `Confined.stage`."""

@@ -46,6 +46,20 @@ _MILLION: Final = 1_000_000
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
+#: what the canary opens, and what it must not
+CANARY_RULES: Final = (
+    PathRule(
+        Outcome("Allow"), match="directory", value=f"{CONNECTION}/", recursive=True, read_only=True
+    ),
+    PathRule(
+        Outcome("Block", 1, (), "The canary: denied before any user code runs"),
+        match="directory",
+        value=f"{DENIED}/",
+        recursive=True,
+    ),
+)
+
+
 class PolicyRefused(ValueError):
     """A profile that would not confine a pod as it says; names each reason."""
 
@@ -156,22 +170,13 @@ def policy(kernel_id: str, profile: Profile, namespace: str) -> Policy:
     """
     parts = profile.policies
     kernel = str(uuid.UUID(kernel_id))
-    allow = PathRule(
-        Outcome("Allow"), match="directory", value=f"{CONNECTION}/", recursive=True, read_only=True
-    )
-    block = PathRule(
-        Outcome("Block", 1, (), "The canary: denied before any user code runs"),
-        match="directory",
-        value=f"{DENIED}/",
-        recursive=True,
-    )
     merged = Policy(
         "KubeArmorPolicy",
         name_of(kernel_id),
         namespace=namespace,
         selector=Selector(match_labels=((KERNEL_LABEL, kernel),)),
         process=tuple(rule for part in parts for rule in part.process),
-        file=(*(rule for part in parts for rule in part.file), allow, block),
+        file=(*(rule for part in parts for rule in part.file), *CANARY_RULES),
         network=tuple(rule for part in parts for rule in part.network),
         capabilities=tuple(rule for part in parts for rule in part.capabilities),
         syscalls=tuple(rule for part in parts for rule in part.syscalls),

@@ -21,10 +21,15 @@ from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from traitlets.config import Config
 
 from modelarmor import profiles
-from modelarmor.cluster import objects
+from modelarmor.cluster import fitting, objects
+from modelarmor.cluster.fitting import for_image
+from modelarmor.policy.decide import Operation, Table
+from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
+from modelarmor.policy.model import Outcome, PathRule
 from modelarmor.profiles import Profile
 
 _CRD = Path(__file__).parents[2].parent / "shared" / "conformance" / "crd" / "KubeArmorPolicy.yaml"
+_INTERPRETER = "/opt/conda/bin/python3.12"
 _ID = str(uuid.UUID(int=7))
 _SETTINGS = objects.PodSettings(
     "kernels", "server-1", "an/image", limits={"nvidia.com/gpu": "1"}, runtime_class="gvisor"
@@ -39,6 +44,12 @@ def profile(name: str = "notebook") -> Profile:
         tmp=Path("/tmp"),
         prefix=Path("/opt/conda"),
     )
+
+
+def of_the_image(name: str) -> Profile:
+    """As the provisioner has it."""
+    chosen = for_image(profile(name), "/opt/conda", _INTERPRETER)
+    return fitting.fitted(chosen, objects.CANARY_RULES)
 
 
 def plain(make: Any) -> Any:
@@ -108,10 +119,11 @@ def test_without_a_network_in_the_profile_nothing_goes_out() -> None:
 
 
 @pytest.mark.skipif(not _CRD.exists(), reason="KubeArmor's CRDs are not here")
-@pytest.mark.parametrize("name", ["notebook", "notebook-online", "untrusted-model"])
+@pytest.mark.parametrize("name", ["notebook", "notebook-online", "untrusted-model", "gpu"])
 def test_kubearmors_definition_takes_the_policy_of_each_profile(name: str) -> None:
-    chosen, labels, owner = parts(name)
-    body = objects.policy_document(objects.policy(_ID, chosen, "kernels"), labels, owner)
+    _, labels, owner = parts(name)
+    policy = objects.policy(_ID, of_the_image(name), "kernels")
+    body = objects.policy_document(policy, labels, owner)
     schema = yaml.safe_load(_CRD.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     jsonschema.validate(body, schema)
     assert body["spec"]["selector"]["matchLabels"] == {"modelarmor.io/kernel": _ID}
@@ -120,6 +132,63 @@ def test_kubearmors_definition_takes_the_policy_of_each_profile(name: str) -> No
 def test_a_profile_over_kubearmors_limit_is_refused() -> None:
     with pytest.raises(objects.PolicyRefused, match="entries"):
         objects.policy(_ID, profile("gpu"), "kernels")
+
+
+def test_the_gpu_profile_fits_and_its_devices_are_for_the_images_interpreter_alone() -> None:
+    merged = objects.policy(_ID, of_the_image("gpu"), "kernels")
+    assert entry_cost([merged]) <= MAX_ENTRIES
+    table = Table([merged], profile("gpu").posture)
+    for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-caps/nvidia-cap1"):
+        for source, verdict in ((_INTERPRETER, "allow"), ("/opt/conda/bin/pip", "block")):
+            assert table.decide(Operation("write", device, source=source)).verdict == verdict
+
+
+def test_what_is_left_out_for_want_of_room_is_refused_all_the_same() -> None:
+    whole = for_image(profile("gpu"), "/opt/conda", _INTERPRETER)
+    fits = of_the_image("gpu")
+    rules = [rule for policy in whole.policies for rule in policy.file]
+    kept = {id(rule) for policy in fits.policies for rule in policy.file}
+    assert any(id(rule) not in kept for rule in rules)
+    before, after = (Table(item.policies, item.posture) for item in (whole, fits))
+    for rule in rules:
+        for path in (rule.value.rstrip("/"), f"{rule.value.rstrip('/')}/inside/it"):
+            for kind in ("read", "write", "delete", "exec", "list"):
+                for source in (_INTERPRETER, "/usr/bin/cat"):
+                    asked = Operation(kind, path, source=source)
+                    assert after.decide(asked).verdict == before.decide(asked).verdict, asked
+
+
+def test_a_profile_with_room_keeps_every_rule() -> None:
+    chosen = profile("notebook")
+    assert fitting.fitted(chosen, objects.CANARY_RULES) is chosen
+
+
+def test_a_block_inside_of_what_is_permitted_is_never_left_out() -> None:
+    inside = Path("/home/jovyan/.ssh/work")  # the workspace lies in what is blocked
+    chosen = profiles.load(
+        "gpu", workspace=inside, home=Path("/home/jovyan"), tmp=Path("/tmp"),
+        prefix=Path("/opt/conda"),
+    )  # fmt: skip
+    whole = for_image(chosen, "/opt/conda", _INTERPRETER)
+    crowd = tuple(PathRule(Outcome("Block"), value=f"/etc/secret-{n}") for n in range(300))
+    fits = fitting.fitted(whole, crowd)
+    blocked = {rule.value for policy in fits.policies for rule in policy.file}
+    assert "/home/jovyan/.ssh/" in blocked
+    assert "/home/jovyan/.aws/" not in blocked
+
+
+def test_a_profile_for_the_interpreter_alone_needs_to_be_told_which_file_that_is() -> None:
+    found = made(profile="gpu")
+    with pytest.raises(RefusedRequest, match="interpreters to what"):
+        asyncio.run(found.pre_launch())
+    found = made(profile="gpu")
+    found.parent.config.KernelPods.interpreters = {"gpu": _INTERPRETER}
+    told = provisioner(
+        kernel_id=_ID, kernel_spec=found.kernel_spec, parent=found.parent, profile="gpu"
+    )
+    asyncio.run(told.pre_launch())
+    assert told.chosen is not None
+    assert _INTERPRETER in str(told.chosen.policies)
 
 
 def test_a_kernel_whose_identifier_is_no_uuid_has_no_name() -> None:
