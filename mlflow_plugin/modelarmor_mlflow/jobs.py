@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Insert, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from modelarmor.generate.evidence import SEVERITIES
@@ -75,15 +77,36 @@ def enqueue(
     result: Result | None = None,
 ) -> None:
     """Put a version in the queue, or record what is known of it already."""
-    forget(session, workspace, model, version)
-    session.execute(
-        insert(JOBS).values(
-            workspace=workspace, model=model, version=version, created=created, location=location,
-            authors=json.dumps(sorted(set(authors))), state=GENERATED if result else QUEUED,
-            progress="", attempts=0, worker="", heartbeat=0.0, queued=now,
-            finished=now if result else 0.0, **_result_columns(result),
-        )
-    )  # fmt: skip
+    key = {"workspace": workspace, "model": model, "version": version}
+    values = {
+        "created": created, "location": location, "authors": json.dumps(sorted(set(authors))),
+        "state": GENERATED if result else QUEUED, "progress": "", "attempts": 0, "worker": "",
+        "heartbeat": 0.0, "queued": now, "finished": now if result else 0.0,
+        **_result_columns(result),
+    }  # fmt: skip
+    # Not by way of the ORM, as who registers a version waits for this.
+    connection = session.connection()
+    if (upsert := _upsert(connection.dialect.name)) is None:
+        forget(session, workspace, model, version)
+    connection.execute(insert(JOBS) if upsert is None else upsert, {**key, **values})
+
+
+@cache
+def _upsert(dialect: str) -> Insert | None:
+    """Inserts or replaces a job: a server without us may have left one of this number.
+
+    Args:
+        dialect: as SQLAlchemy calls it; there is no such statement for some.
+    """
+    kinds: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    if (kind := kinds.get(dialect)) is None:
+        return None
+    added = kind(JOBS)
+    key = ("workspace", "model", "version")
+    names = [column.name for column in JOBS.c if column.name not in ("id", *key)]
+    replaced = {name: added.excluded[name] for name in names}
+    statement: Insert = added.on_conflict_do_update(index_elements=key, set_=replaced)
+    return statement
 
 
 def again(session: Session, job: Job, now: float) -> None:

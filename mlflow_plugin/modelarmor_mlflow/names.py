@@ -40,6 +40,9 @@ REVIEW: Final = "modelarmor.review"
 #: the signed statements, oldest first: a JSON list of envelopes
 STATEMENTS: Final = "modelarmor.statements"
 
+#: what only the version itself shows, and no list of versions
+NOT_LISTED: Final = (STATE, SUBJECT, POLICY, NETWORK, RESOURCES, STATEMENTS)
+
 #: the longest value of a tag, in bytes: what MySQL's TEXT holds, with some room
 MAX_TAG: Final = 60_000
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.entities.model_registry.model_version_stages import (
     STAGE_DELETED_INTERNAL,
     get_canonical_stage,
@@ -29,10 +31,10 @@ from mlflow.protos.databricks_pb2 import (
     PERMISSION_DENIED,
     RESOURCE_CONFLICT,
 )
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, subqueryload
 
 from . import artifacts, jobs, names, records, review, settings, statements, summary, tables, tags
 from .artifacts import ArtifactError
@@ -85,6 +87,7 @@ class Gate(_Base):  # type: ignore[misc]
         self.ManagedSessionMaker: Any = self.transactions
         self.settings = settings.Current()
         self.settings.get()
+        self._local = threading.local()
         #: told when there is work for the worker of this process
         self.on_work: Callable[[], None] = lambda: None
 
@@ -114,19 +117,21 @@ class Gate(_Base):  # type: ignore[misc]
         # A model's files may come under a trusted name only if they are approved for it.
         trusted = source not in _NO_FILES and self._settings().trusts_name(str(name))
         digest = self._check_copy(str(name), origin) if trusted else ""
-        authors = _authors(run_id)
+        if source in _NO_FILES:
+            return super().create_model_version(
+                name, source, run_id, own, run_link, told, local_model_path, model_id
+            )
+        own.append(ModelVersionTag(names.STATE, jobs.GENERATED if trusted else jobs.QUEUED))
         with self.transactions.transaction() as session:
             known = self._admit(session, str(name), origin, digest) if origin and trusted else None
             made = super().create_model_version(
                 name, source, run_id, own, run_link, told, local_model_path, model_id
             )
-            row = self._get_sql_model_version(session, name, made.version)
-            if row.source in _NO_FILES and row.storage_location in _NO_FILES:
-                return made
-            self._refuse_waiting_alias(session, row)
-            self._enqueue(session, row, [*authors, *_claimed(row)], known)
+            self._refuse_waiting_alias(made)
+            about = self._made(session, made, str(source))
+            self._enqueue(session, about, self._authors(session, run_id), known)
             if known is not None and origin is not None:
-                self._show_copy(session, row, origin)
+                self._show_copy(session, about, origin)
         self.on_work()
         return made
 
@@ -216,6 +221,31 @@ class Gate(_Base):  # type: ignore[misc]
         _refuse_reserved(key)
         return super().delete_model_version_tag(name, version, key)
 
+    # --- searching
+
+    def search_model_versions(self, *arguments: Any, **options: Any) -> Any:
+        with self._listing():
+            return super().search_model_versions(*arguments, **options)
+
+    def search_registered_models(self, *arguments: Any, **options: Any) -> Any:
+        with self._listing():
+            return super().search_registered_models(*arguments, **options)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        """A list tells how each version stands, and not the policies of all of them."""
+        self._local.listing = True
+        try:
+            yield
+        finally:
+            self._local.listing = False
+
+    def _get_eager_model_version_query_options(self) -> list[Any]:
+        if not getattr(self._local, "listing", False):
+            return list(super()._get_eager_model_version_query_options())
+        shown = SqlModelVersionTag.key.not_in(names.NOT_LISTED)
+        return [subqueryload(SqlModelVersion.model_version_tags.and_(shown))]
+
     # --- reviewing
 
     def submit(self, name: Any, version: Any, envelope: Any) -> None:
@@ -271,7 +301,9 @@ class Gate(_Base):  # type: ignore[misc]
             row = self._get_sql_model_version(session, name, version)
             job = self._job(session, version_of(row))
             if job is None:
-                self._enqueue(session, row, [*_authors(row.run_id), *_claimed(row)], None)
+                authors = [*self._authors(session, row.run_id), *_claimed(row)]
+                self._enqueue(session, version_of(row), authors, None)
+                tags.show_job(session, row, jobs.QUEUED)
             elif job.state in (jobs.QUEUED, jobs.RUNNING):
                 return
             elif unchanged:
@@ -441,16 +473,13 @@ class Gate(_Base):  # type: ignore[misc]
             artifact=job.artifact, policy=job.policy, evidence=job.evidence, concerns=job.concerns
         )
 
-    def _refuse_waiting_alias(self, session: Session, row: SqlModelVersion) -> None:
+    def _refuse_waiting_alias(self, made: ModelVersion) -> None:
         """An alias that points to a version before it exists would promote it with its creation."""
         current = self._settings()
-        for alias in self._get_query(session, SqlRegisteredModelAlias).filter(
-            SqlRegisteredModelAlias.name == row.name,
-            SqlRegisteredModelAlias.version == row.version,
-        ):
-            if current.protects_alias(row.name, alias.alias):
+        for alias in made.aliases:
+            if current.protects_alias(made.name, alias):
                 raise _refused(
-                    f"alias {alias.alias!r} points to version {row.version} of {row.name} already;"
+                    f"alias {alias!r} points to version {made.version} of {made.name} already;"
                     " delete the alias first"
                 )
 
@@ -534,26 +563,53 @@ class Gate(_Base):  # type: ignore[misc]
     # --- private: jobs
 
     def _enqueue(
-        self,
-        session: Session,
-        row: SqlModelVersion,
-        authors: Sequence[str],
-        result: jobs.Result | None,
+        self, session: Session, about: Version, authors: Sequence[str], result: jobs.Result | None
     ) -> None:
-        about = version_of(row)
         jobs.enqueue(
             session, workspace=about.workspace, model=about.model, version=about.version,
             created=about.created, location=about.location, authors=authors, now=time.time(),
             result=result,
         )  # fmt: skip
-        tags.show_job(session, row, jobs.GENERATED if result else jobs.QUEUED)
 
-    def _show_copy(self, session: Session, row: SqlModelVersion, origin: Version) -> None:
+    def _made(self, session: Session, made: ModelVersion, source: str) -> Version:
+        """A version that this transaction has made; most are known without asking for them."""
+        if urlsplit(source).scheme == "models":
+            return self._version(session, made.name, made.version)
+        return Version(
+            workspace=made.workspace, model=made.name, version=int(made.version),
+            created=made.creation_timestamp, location=source, stage=made.current_stage,
+        )  # fmt: skip
+
+    def _show_copy(self, session: Session, about: Version, origin: Version) -> None:
         tags.copied_from(
-            session, row, self._get_sql_model_version(session, origin.model, origin.version)
+            session,
+            self._get_sql_model_version(session, about.model, about.version),
+            self._get_sql_model_version(session, origin.model, origin.version),
         )
-        job = self._generated(session, version_of(row))
-        self._show_review(session, version_of(row), job)
+        self._show_review(session, about, self._generated(session, about))
+
+    def _authors(self, session: Session, run_id: Any) -> list[str]:
+        """Who made a version: who registers it, and who ran what it comes from."""
+        return [user for user in (_user(), self._run_user(session, run_id)) if user]
+
+    def _run_user(self, session: Session, run_id: Any) -> str:
+        from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
+
+        if not run_id or BACKEND_STORE_URI_ENV_VAR not in os.environ:
+            return ""
+        from mlflow.server import handlers
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Runs
+
+        store = handlers._get_tracking_store()
+        try:
+            if not isinstance(store, Runs):
+                return str(store.get_run(run_id).info.user_id or "")
+            # Without its metrics, which may be many; and from here, where the runs lie here too.
+            here = nullcontext(session) if store.db_uri == self.db_uri else None
+            with here or store.ManagedSessionMaker() as opened:
+                return str(store._get_run(opened, run_id).user_id or "")
+        except MlflowException:  # a run of another server; the client may name any
+            return ""
 
     def _job(self, session: Session, about: Version) -> Job | None:
         job = jobs.find(session, about.workspace, about.model, about.version)
@@ -709,28 +765,5 @@ def _user() -> str:
     return ""
 
 
-def _authors(run_id: Any) -> list[str]:
-    """Who made a version: who registers it, and who ran what it comes from."""
-    return [user for user in (_user(), _run_user(run_id)) if user]
-
-
 def _claimed(row: SqlModelVersion) -> list[str]:
     return [row.user_id] if row.user_id else []
-
-
-def _run_user(run_id: Any) -> str:
-    from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
-
-    if not run_id or BACKEND_STORE_URI_ENV_VAR not in os.environ:
-        return ""
-    from mlflow.server import handlers
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Runs
-
-    store = handlers._get_tracking_store()
-    try:
-        if not isinstance(store, Runs):
-            return str(store.get_run(run_id).info.user_id or "")
-        with store.ManagedSessionMaker() as session:  # without its metrics, which may be many
-            return str(store._get_run(session, run_id).user_id or "")
-    except MlflowException:  # a run of another server; the client may name any
-        return ""
