@@ -21,11 +21,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pytest
 import requests
 
 from ..jupyter.server import TOKEN, Server
@@ -192,7 +193,10 @@ class Browser:
     def __init__(self) -> None:
         from playwright.sync_api import sync_playwright
 
-        self._driver = sync_playwright().start()
+        with pytest.MonkeyPatch.context() as patch:
+            # what it says when it crashes is shown with the test that fails
+            patch.setenv("DEBUG", "pw:browser")
+            self._driver = sync_playwright().start()
         self._running = self._launched()
 
     def _launched(self) -> playwright.sync_api.Browser:
@@ -230,6 +234,8 @@ class Browser:
     @contextmanager
     def user(self, lab: Lab, *, width: int = 1400, height: int = 900) -> Iterator[User]:
         """A user who is logged in to `lab` by cookie, in a browser profile of their own."""
+        from playwright.sync_api import Error
+
         context = self._context(width, height)
         context.set_default_timeout(_PATIENCE_MS)
         try:
@@ -237,7 +243,8 @@ class Browser:
             user.log_in()
             yield user
         finally:
-            context.close()
+            with suppress(Error):  # it went with the browser
+                context.close()
 
 
 @dataclass

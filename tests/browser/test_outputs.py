@@ -7,7 +7,8 @@ installed and on a strict one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,19 +136,30 @@ REFUSALS = ("Content Security Policy", "strict mode does not show", "Javascript 
     # what is drawn where nothing is strict is tried with --thorough
     params=[pytest.param("ordinary", marks=pytest.mark.thorough), "strict"],
 )
-def reader(
+def reading(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, browser: Browser
-) -> Iterator[tuple[User, bool]]:
+) -> Iterator[Callable[[], tuple[User, bool]]]:
+    """Gives the reader, who opens the notebook again where the browser crashed."""
     strict = request.param == "strict"
     lab = Lab(Home(tmp_path_factory.mktemp("b")), STRICT if strict else "")
-    try:
+    readers: list[User] = []
+
+    def reader() -> tuple[User, bool]:
+        if not readers or readers[-1].page.is_closed():
+            readers.append(users.enter_context(browser.user(lab)))
+            readers[-1].open("n.ipynb")
+        return readers[-1], strict
+
+    with ExitStack() as users:
+        users.callback(lab.stop)
+        users.callback(lab.end_kernels)
         lab.write_notebook("n.ipynb", [""])
-        with browser.user(lab) as user:
-            user.open("n.ipynb")
-            yield user, strict
-    finally:
-        lab.end_kernels()
-        lab.stop()
+        yield reader
+
+
+@pytest.fixture
+def reader(reading: Callable[[], tuple[User, bool]]) -> tuple[User, bool]:
+    return reading()
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.name)

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -143,33 +144,43 @@ def _home(top: Path) -> Home:
     # that an attack works where nothing is strict is tried with --thorough
     params=[pytest.param("ordinary", marks=pytest.mark.thorough), "strict"],
 )
-def victim(
+def attacked(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     browser: Browser,
     elsewhere: Elsewhere,
-) -> Iterator[Victim]:
+) -> Iterator[Callable[[], Victim]]:
+    """Gives the victim, who opens the notebook again where the browser crashed."""
     strict = request.param == "strict"
     lab = Lab(_home(tmp_path_factory.mktemp("b")), STRICT if strict else "")
-    try:
-        lab.write_notebook("n.ipynb", [""])
-        with browser.user(lab) as user:
-            victim = Victim(lab, user, elsewhere, strict)
-            victim.watch()
+    victims: list[Victim] = []
+
+    def victim() -> Victim:
+        if not victims or victims[-1].user.page.is_closed():
+            user = users.enter_context(browser.user(lab))
+            victims.append(Victim(lab, user, elsewhere, strict))
+            victims[-1].watch()
             user.open("n.ipynb")
-            yield victim
-    finally:
-        lab.end_kernels()
-        lab.stop()
+        return victims[-1]
+
+    with ExitStack() as users:
+        users.callback(lab.stop)
+        users.callback(lab.end_kernels)
+        lab.write_notebook("n.ipynb", [""])
+        yield victim
+
+
+@pytest.fixture
+def victim(attacked: Callable[[], Victim]) -> Victim:
+    return attacked()
 
 
 @pytest.fixture(autouse=True)
 def nothing_unconfined(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test does to a strict server, every kernel of it is confined."""
+    victim = request.getfixturevalue("victim") if "victim" in request.fixturenames else None
     yield
-    if "victim" in request.fixturenames:
-        victim: Victim = request.getfixturevalue("victim")
-        assert not victim.strict or victim.lab.unconfined() == []
+    assert victim is None or not victim.strict or victim.lab.unconfined() == []
 
 
 def _html(body: str) -> str:

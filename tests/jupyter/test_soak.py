@@ -88,7 +88,9 @@ def test_nothing_is_left_of_kernels_that_were_attacked_and_ended(
             with server.kernel(UNTRUSTED if number % 2 else NOTEBOOK) as kernel:
                 assert kernel.run(code).said.strip() == "attacked"
                 # the end of a flood is reported as one number, a moment later
-                assert kernel.alerts()["counts"]["total"] >= 100
+                deadline = time.monotonic() + 60
+                while kernel.alerts()["counts"]["total"] < 300:
+                    assert time.monotonic() < deadline
         after, grown = _settled(server, home), process.memory_info().rss - memory
     finally:
         server.stop()
@@ -98,4 +100,5 @@ def test_nothing_is_left_of_kernels_that_were_attacked_and_ended(
     assert after.groups == before.groups
     assert after.files <= before.files + 3  # a connection that is being closed
     assert after.threads <= before.threads + 2
+    # an ended kernel's connection is kept for a minute: jupyter_server waits for its first answer
     assert grown < 64 << 20
