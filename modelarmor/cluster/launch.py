@@ -128,6 +128,8 @@ class Kernels:
     async def sweep(self) -> list[str]:
         """End the kernels of this server's name that nobody in this process knows; their names.
 
+        It is not waited for: what lies on a node that was lost may take for ever.
+
         Raises:
             ClusterError: the Secrets cannot be listed.
         """
@@ -141,8 +143,14 @@ class Kernels:
         left = [str(item.metadata.name) for item in found.items]
         swept = [name for name in left if name not in self._ours]
         for name in swept:
-            await self._remove(name)
+            self._spawn(self._swept_away(name))
         return swept
+
+    async def _swept_away(self, name: str) -> None:
+        try:
+            await self._remove(name)
+        except ClusterError as error:
+            _log.error("%s: %s; the next start sweeps it", name, error)
 
     def adopt(self, kernel_id: str, pod_uid: str) -> bool:
         """Take a kernel over that an earlier process started; whether it is still there."""
@@ -193,7 +201,7 @@ class Kernels:
             if not self._swept:
                 self._swept = True
                 for left in await self.sweep():
-                    tell(f"{left} was left behind by an earlier server, and is deleted")
+                    tell(f"{left} was left behind by an earlier server, and is being deleted")
             if anew or not self._in_place(order.kernel_id):
                 await self._check_namespace(order.profile, tell, deadline)
                 await self._make(order, policy, deadline, tell)

@@ -76,8 +76,10 @@ def state_of(pod: dict[str, Any]) -> PodState:
 def _standing(
     meta: dict[str, Any], status: dict[str, Any], state: dict[str, Any], ended: dict[str, Any]
 ) -> tuple[Standing, str]:
+    lost = status.get("phase") == "Unknown" or status.get("reason") == "NodeLost"
     if meta.get("deletionTimestamp"):
-        return "ending", str(status.get("message") or status.get("reason") or "it was deleted")
+        said = status.get("message") or status.get("reason")
+        return "ending", str(said or ("its node was lost" if lost else "it was deleted"))
     if status.get("phase") in ("Failed", "Succeeded"):
         reason = status.get("message") or status.get("reason") or "its container ended"
         return "failed", str(reason)
@@ -87,6 +89,8 @@ def _standing(
         return "failed", f"{_HOPELESS[reason]} ({reason}: {waiting.get('message') or 'no details'})"
     if state.get("terminated"):
         return "pending", f"its container ended ({ended.get('exitCode')}) and starts again"
+    if state.get("running") and lost:  # it may come back, with the kernel's variables
+        return "running", f"its node does not answer: {status.get('message') or 'no details'}"
     if state.get("running"):
         return "running", "the container runs; waiting for the policy to be in force"
     for condition in status.get("conditions") or []:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from modelarmor_jupyter.pods import PodProvisioner
 
+from modelarmor.cluster import launch
 from modelarmor.cluster.client import ClusterError
 from modelarmor.cluster.launch import LaunchError
 from tests.cluster.conftest import (
@@ -202,6 +203,33 @@ def test_a_kernel_whose_policy_is_gone_is_ended(tmp_path: Path, how: str) -> Non
     in_cluster(body, tmp_path)
 
 
+def test_a_kernel_on_a_lost_node_has_ended_stays_confined_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_END_SECONDS", 0.5)
+
+    async def body(here: Here, directory: Path) -> None:
+        async with kernel(here, directory, str(uuid.uuid4())) as started:
+            name = name_in(here)
+            here.kubelet.lose(NAMESPACE, name)
+            async with asyncio.timeout(_SECONDS):
+                assert await started.provisioner.wait() != 0
+            assert "Node node-1 is unresponsive" in str(await started.provisioner.ended_early())
+        # its container runs, for all that is known: what confines it stays
+        assert {name} == {item for found in here.left().values() for item in found}
+        assert len(here.left()) == 4
+        async with kernel(here, directory, str(uuid.uuid4())) as started:
+            assert await started.run("print(1)") == "1"
+            assert {name} < {item for found in here.left().values() for item in found}
+        here.kubelet.find()
+        await until(lambda: "pods" not in here.left())
+        async with kernel(here, directory, str(uuid.uuid4())):
+            await until(lambda: name not in str(here.left()))
+        assert here.left() == {}
+
+    in_cluster(body, tmp_path)
+
+
 # --- restarts
 
 
@@ -270,7 +298,7 @@ def test_a_server_that_was_killed_in_a_launch_leaves_what_the_next_sweeps(tmp_pa
             {"metadata": {"name": orphan, "labels": labels, "ownerReferences": owner}},
         )
         async with kernel(here, directory, str(uuid.uuid4())):
-            assert orphan not in str(here.left())
+            await until(lambda: orphan not in str(here.left()))
         assert here.left() == {}
 
     in_cluster(body, tmp_path)

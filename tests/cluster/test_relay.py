@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,21 @@ async def recorded(recorder: Recorder, n: int) -> list[Any]:
     return [alert for _, alert in recorder.after(0, 10_000).alerts]
 
 
+async def until(recorder: Recorder, true: Callable[[list[Any]], bool]) -> None:
+    """Wait until something holds of the record."""
+    async with asyncio.timeout(60):
+        while not true([alert for _, alert in recorder.after(0, 10_000).alerts]):
+            await asyncio.sleep(0.02)
+
+
+async def until_gaps(recorder: Recorder, n: int) -> None:
+    """Wait for the n-th mark of a gap."""
+    await until(recorder, lambda _: len(gaps(recorder)) >= n)
+
+
 def gaps(recorder: Recorder) -> list[str]:
-    return [a.Message for _, a in recorder.after(0).alerts if a.Operation == "AlertGap"]
+    found = recorder.after(0, 10_000).alerts
+    return [alert.Message for _, alert in found if alert.Operation == "AlertGap"]
 
 
 BLOCKED = {
@@ -143,6 +157,43 @@ async def test_a_relay_that_is_killed_is_found_again() -> None:
         assert (await recorded(record, 3))[-1].Action == "Block"
         await stream.close()
     assert stream.state.kind == "stopped"
+
+
+@on_a_loop
+@pytest.mark.parametrize("sent", [1, 300])
+async def test_what_a_relay_took_with_it_when_it_was_killed_lies_in_a_marked_gap(sent: int) -> None:
+    record = Recorder("kernel", capacity=2_000)
+    standin = StandIn()
+    numbers = iter(range(10_000))
+
+    def send(count: int) -> None:
+        for number in islice(numbers, count):
+            standin.send(encoded(**BLOCKED, PID=number))
+
+    async with relay(standin):
+        stream = Feed(Relay(target=f"127.0.0.1:{standin.port}"), waits=(0.02, 0.1))
+        stream.start()
+        await stream.connected(60)
+        await standin.until_watched()
+        stream.route("kernels", "kernel-1", record)
+        send(sent)
+        await recorded(record, 1)
+        send(500)  # and killed while these are on their way
+    port = standin.port
+    await until_gaps(record, 1)
+    async with relay(standin, port=port):
+        await standin.until_watched(2)
+        await until_gaps(record, 2)
+        first = next(numbers)
+        standin.send(encoded(**BLOCKED, PID=first))
+        await until(record, lambda alerts: first == alerts[-1].PID)
+        await stream.close()
+    alerts = [alert for _, alert in record.after(0, 10_000).alerts]
+    lost, back = [n for n, alert in enumerate(alerts) if alert.Operation == "AlertGap"][:2]
+    assert back == lost + 1  # nothing between the two marks
+    before = [alert.PID for alert in alerts[:lost]]
+    assert before == list(range(len(before)))  # up to the first mark nothing is missing
+    assert first == alerts[back + 1].PID
 
 
 @on_a_loop

@@ -44,6 +44,8 @@ class Kubelet:
         self.unschedulable = ""
         #: whether KubeArmor acts
         self.enforces = True
+        #: pods whose node nobody hears of, by uid: their containers run, whatever is asked of them
+        self.lost: set[str] = set()
         server.store.listeners.append(self._changed)
 
     async def stop(self) -> None:
@@ -67,6 +69,20 @@ class Kubelet:
         self._status(pod, {"reason": "Evicted", "message": "The node was low on memory"})
         self._server.store.delete(_POD, namespace, name)
 
+    def lose(self, namespace: str, name: str) -> None:
+        """Lose the node of a pod, and evict the pod, as the node's controller does in the end."""
+        pod = self._server.store.objects[_POD][namespace, name]
+        why = {"phase": "Unknown", "reason": "NodeLost", "message": "Node node-1 is unresponsive"}
+        self._status(pod, why)
+        self.lost.add(pod["metadata"]["uid"])
+        self._server.store.delete(_POD, namespace, name)
+
+    def find(self) -> None:
+        """Lost nodes are back, and do what they were asked to."""
+        lost, self.lost = self.lost, set()
+        for uid in lost:
+            self._kill(uid)
+
     def crash(self, namespace: str, name: str) -> None:
         """Kill a pod's container."""
         pod = self._server.store.objects[_POD][namespace, name]
@@ -78,6 +94,8 @@ class Kubelet:
         uid = item["metadata"]["uid"]
         if kind == "ADDED":
             self._tasks[uid] = asyncio.get_running_loop().create_task(self._run(item))
+        elif uid in self.lost:
+            return
         elif kind == "MODIFIED" and "deletionTimestamp" in item["metadata"]:
             if uid not in self._processes:
                 self._tasks[uid].cancel()

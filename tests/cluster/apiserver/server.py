@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,8 @@ class ApiServer:
         self.absent: set[str] = set()
         #: handlers of subresources such as a pod's ``portforward``
         self.subresources: dict[str, Any] = {}
+        #: called when a request was carried out and before it is answered, watches excepted
+        self.carried_out: Callable[[str, str], None] = lambda _method, _path: None
         self._away = False
         self._open: dict[int, web.Request] = {}
         self._runner: web.AppRunner | None = None
@@ -128,7 +130,10 @@ class ApiServer:
                 request.transport.abort()
                 return web.Response(status=503)
             self.requests.append((request.method, request.path))
-            return await self._answer(request)
+            answer = await self._answer(request)
+            if not request.query.get("watch"):
+                self.carried_out(request.method, request.path)
+            return answer
         finally:
             self._open.pop(id(request), None)
 
