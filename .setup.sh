@@ -11,6 +11,7 @@ setup() {
         echo "$0: Python 3.11 or newer is needed; remove .venv and name one in \$PYTHON" >&2
         exit 1
     }
+    echo "$0: setting .venv up, which takes some minutes the first time" >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
     sources >".venv/.modelarmor-$1"
     [ -e jupyter_ext/modelarmor_jupyter/labextension/install.json ] || cat >&2 <<END

@@ -50,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help(sys.stderr)
+        print("\nmodelarmor: error: name a command", file=sys.stderr)
+        return 2
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()  # so that a closed pipe is noticed here
@@ -59,9 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:  # our errors are ValueErrors that say what to do
-        print(f"modelarmor: error: {error}", file=sys.stderr)
+        print(f"modelarmor: error: {_said(error)}", file=sys.stderr)
         return 2
     return status
+
+
+def _said(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"modelarmor {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     sandbox_commands.add_parsers(subparsers)
     policy_commands.add_parsers(subparsers)
     generate_commands.add_parsers(subparsers)

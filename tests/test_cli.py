@@ -49,6 +49,22 @@ def test_a_mistake_in_the_command_line_is_status_2(arguments: list[str]) -> None
     assert "modelarmor" in done.stderr.splitlines()[-1]
 
 
+def test_without_a_command_it_shows_which_there_are() -> None:
+    done = modelarmor()
+    assert done.returncode == 2
+    assert "\n    doctor " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("compliance", "no.json"), ("review", "no.json")],
+)
+def test_a_file_that_is_not_there_is_named(arguments: tuple[str, ...]) -> None:
+    done = modelarmor(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("modelarmor: error: no.json: No such file or directory")
+
+
 def test_profiles_are_listed_with_what_they_are_for() -> None:
     done = modelarmor("profiles")
     assert done.returncode == 0

@@ -102,7 +102,7 @@ def _local(text: str) -> Path | None:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ArtifactError(
-            f"{text}: there is no model: {reason}. Name a file, a directory, or an address such as"
+            f"{text}: {reason}. Name a model: a file, a directory, or an address such as"
             " models:/NAME/VERSION"
         ) from None
 

@@ -81,8 +81,10 @@ class _Merged:
         self.inspected: set[str] = set()
 
     def absent(self, name: str, *, wanted: bool) -> None:
-        note = "not installed: pip install 'modelarmor[scan]', or name the Python that has it in"
-        note += f" ${scanners.SETTING}"
+        note = (
+            f"not installed: pip install {name}, or name the Python of an environment that has it"
+            f" in ${scanners.SETTING}"
+        )
         self.voices.append(Voice(name=name, status="absent", note=note))
         if wanted:
             self._say("scanner-absent", "medium", f"{name} was not asked", note, name)
