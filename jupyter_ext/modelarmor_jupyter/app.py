@@ -13,6 +13,7 @@ from tornado import web
 from traitlets import default
 
 from modelarmor.scratch import sweep
+from modelarmor_jupyter import starting
 from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.handlers import (
@@ -26,7 +27,8 @@ from modelarmor_jupyter.profile_handlers import PreviewHandler, ProfileHandler, 
 from modelarmor_jupyter.watch import KernelWatch
 
 VIOLATION_SCHEMA: Final = "https://schema.modelarmor.dev/jupyter/violation/v1"
-_SCHEMA_FILE: Final = Path(__file__).parent / "events" / "violation.v1.yaml"
+LAUNCH_SCHEMA: Final = "https://schema.modelarmor.dev/jupyter/launch/v1"
+_SCHEMAS: Final = Path(__file__).parent / "events"
 # https://jupyter-server.readthedocs.io/en/latest/developers/contents.html: emitted by each
 # kernel manager for start, restart (also by itself, after a crash) and shutdown
 _KERNEL_ACTIONS: Final = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"
@@ -48,7 +50,9 @@ class ModelArmorExtension(ExtensionApp):
         self._watches: dict[str, KernelWatch] = {}
         self._restarting: set[str] = set()
         events: EventLogger = self._server.event_logger
-        events.register_event_schema(_SCHEMA_FILE)
+        for schema in ("violation.v1.yaml", "launch.v1.yaml"):
+            events.register_event_schema(_SCHEMAS / schema)
+        starting.listeners.append(self._on_start)
         events.add_listener(schema_id=_KERNEL_ACTIONS, listener=self._on_kernel_action)
         #: what the administrator decides
         self.armor = ModelArmor(parent=self)
@@ -76,6 +80,7 @@ class ModelArmorExtension(ExtensionApp):
 
     async def stop_extension(self) -> None:
         """Stop watching; the server is about to end."""
+        starting.listeners.remove(self._on_start)
         for kernel_id in list(self._watches):
             self._watches.pop(kernel_id).close()
 
@@ -126,6 +131,9 @@ class ModelArmorExtension(ExtensionApp):
 
     def _emit(self, data: dict[str, Any]) -> None:
         self._server.event_logger.emit(schema_id=VIOLATION_SCHEMA, data=data)
+
+    def _on_start(self, kernel_id: str) -> None:
+        self._server.event_logger.emit(schema_id=LAUNCH_SCHEMA, data={"kernel_id": kernel_id})
 
     async def _on_kernel_action(
         self, logger: EventLogger, schema_id: str, data: dict[str, Any]

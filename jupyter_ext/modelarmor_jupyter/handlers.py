@@ -18,6 +18,7 @@ from tornado import web
 from modelarmor.policy.document import PolicyError
 from modelarmor.profiles import ProfileError
 from modelarmor.sandbox import CannotConfine
+from modelarmor_jupyter import starting
 from modelarmor_jupyter.config import RefusedRequest
 from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.own_profiles import NameTaken
@@ -155,10 +156,10 @@ class KernelsHandler(Handler):
     @authorized
     def get(self) -> None:
         """Answer with the state of each kernel, without its plan."""
-        manager = self.kernel_manager
-        self.answer(
-            [kernel_state(item, manager.get_kernel(item)) for item in manager.list_kernel_ids()]
-        )
+        server = self.kernel_manager
+        listed = {item: server.get_kernel(item) for item in server.list_kernel_ids()}
+        managers = {**starting.managers(server), **listed}
+        self.answer([kernel_state(item, manager) for item, manager in managers.items()])
 
 
 class KernelHandler(Handler):

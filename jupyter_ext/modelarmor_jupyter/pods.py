@@ -45,6 +45,7 @@ from modelarmor.cluster.plan import ClusterPlan, plan
 from modelarmor.cluster.relay import Feed, Relay, RelayError
 from modelarmor.profiles import Profile
 from modelarmor.sandbox import CannotConfine
+from modelarmor_jupyter import starting
 from modelarmor_jupyter.config import ModelArmor, RefusedRequest
 from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.confinement import Confinement
@@ -365,6 +366,10 @@ class PodProvisioner(Confined, KernelProvisionerBase):
         LaunchError, ClusterError, PolicyRefused
             when it did not start; the message is for its user.
         """
+        with starting.start(str(self.kernel_id), self):
+            return await self._launch(cmd, kwargs["env"])
+
+    async def _launch(self, cmd: list[str], env: dict[str, str]) -> KernelConnectionInfo:
         confinement = self.confinement
         assert confinement is not None
         self.progress = []
@@ -376,7 +381,7 @@ class PodProvisioner(Confined, KernelProvisionerBase):
                 str(self.kernel_id),
                 confinement.profile,
                 cmd,
-                kwargs["env"],
+                env,
                 self._for_the_pod(),
                 self._pods.settings(confinement.profile.name, kernels.namespace),
             )
@@ -563,6 +568,7 @@ class PodProvisioner(Confined, KernelProvisionerBase):
     def _tell(self, what: str) -> None:
         self.log.info("kernel %s: %s", self.kernel_id, what)
         self.progress = [*self.progress, what][-_PROGRESS_LINES:]
+        starting.tell(str(self.kernel_id))
 
     async def _answers(self, address: str) -> bool:
         """Whether the heartbeat at an address echoes, which takes the kernel's keys."""

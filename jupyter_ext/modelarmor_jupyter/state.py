@@ -8,6 +8,7 @@ from typing import Any
 from modelarmor.alerts import Counts
 from modelarmor.profiles import Profile
 from modelarmor_jupyter.confined import Confined
+from modelarmor_jupyter.starting import is_starting
 
 
 def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def kernel_state(kernel_id: str, manager: Any) -> dict[str, Any]:
         return {**state, "why": _why_not(manager)}
     confinement = provisioner.confinement
     if confinement is None or provisioner.plan is None:
-        return {**state, "why": provisioner.waits_for()}
+        starting = is_starting(kernel_id)
+        return {**state, "starting": starting, "why": provisioner.waits_for()}
     unheard = provisioner.not_heard
     return {
         **state,

@@ -34,6 +34,7 @@ import { ShieldWidget } from './view/shield';
 import { widget } from './widget';
 
 const VIOLATION = 'https://schema.modelarmor.dev/jupyter/violation/v1';
+const LAUNCH = 'https://schema.modelarmor.dev/jupyter/launch/v1';
 
 /** The records and what can be done about them, for all other plugins. */
 const core: JupyterFrontEndPlugin<IModelArmor> = {
@@ -82,6 +83,8 @@ const core: JupyterFrontEndPlugin<IModelArmor> = {
     app.serviceManager.events.stream.connect((_, event) => {
       if (event.schema_id === VIOLATION) {
         store.ring(event);
+      } else if (event.schema_id === LAUNCH) {
+        store.ringForKernels();
       }
     });
     document.addEventListener('visibilitychange', () => {

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 import grpc
 import pytest
+import requests
 
 from tests.cluster.conftest import NAMESPACE, Here, cluster
 from tests.cluster.relay.standin import StandIn, encoded, relay
 from tests.jupyter.server import CONFINED, Home, RemoteKernel, Server
 
 _SECONDS = 60
+_LAUNCH = "https://schema.modelarmor.dev/jupyter/launch/v1"
 
 
 class Around:
@@ -159,6 +162,31 @@ def test_without_a_relay_the_state_says_that_alerts_are_not_shown(
 ) -> None:
     with around.server(home) as server, server.kernel(CONFINED) as kernel:
         assert "c.KernelPods.relay" in state_of(kernel)["alerts_not_heard"]
+
+
+def test_a_start_says_what_it_waits_for_as_it_happens(around: Around, home: Home) -> None:
+    around.here.kubelet.unschedulable = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
+    with around.server(home, launch_seconds=60.0) as server, ThreadPoolExecutor(1) as beside:
+        events = server.listen("api/events/subscribe")
+        answer = beside.submit(server.start, CONFINED)
+        why = ""
+        with requests.Session() as http:
+            http.headers.update(server.http.headers)
+            while "nvidia.com/gpu" not in why and not answer.done():
+                while (event := json.loads(events.recv())).get("schema_id") != _LAUNCH:
+                    pass
+                found = http.get(f"{server.url}modelarmor/api/kernels", timeout=_SECONDS).json()
+                for state in found:
+                    assert state["kernel_id"] == event["kernel_id"]
+                    assert (state["confined"], state["starting"]) == (False, True)
+                    why = state["why"]
+        assert "no node takes it" in why
+        assert "3 Insufficient nvidia.com/gpu" in why
+        pod = around.here.only("pods")["metadata"]["name"]
+        around.call(around.here.server.store.delete, ("", "pods"), NAMESPACE, pod)
+        assert answer.result(_SECONDS).status_code == 500
+        events.close()
+        assert server.get("modelarmor/api/kernels") == []
 
 
 def test_another_profile_is_another_pod_and_record_mode_is_refused(

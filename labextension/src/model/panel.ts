@@ -148,6 +148,14 @@ export class PanelModel implements IDisposable {
     return { missed, suppressed, thresholds };
   }
 
+  /** Why alerts of what is shown do not arrive, each reason once. */
+  unheard(): readonly string[] {
+    const reasons = this.records
+      .filter(({ ended }) => !ended)
+      .map(({ state }) => state?.alertsNotHeard ?? '');
+    return [...new Set(reasons)].filter(reason => reason !== '');
+  }
+
   choices(): IChoices {
     const operations = new Set<string>();
     const actions = new Set<string>();

@@ -85,6 +85,13 @@ export class Store implements IDisposable {
     return this._disposed;
   }
 
+  /** Kernels that are being started, which no notebook knows yet. */
+  get starting(): readonly KernelRecord[] {
+    return this.records.filter(
+      ({ ended, state }) => state?.starting === true && !ended
+    );
+  }
+
   record(kernelId: string): KernelRecord | undefined {
     return this._records.get(kernelId);
   }
@@ -142,6 +149,11 @@ export class Store implements IDisposable {
         this._lookSoon();
       }
     }
+  }
+
+  /** Something is told to have changed of the kernels that there are. */
+  ringForKernels(): void {
+    this._lookSoon();
   }
 
   /** Read a page of what is older than the lines held of a kernel. */

@@ -63,6 +63,10 @@ export interface IState {
   readonly profile?: IProfile;
   readonly posture: Readonly<Record<string, string>>;
   readonly recording: boolean;
+  /** It is being started on a cluster; `why` says what is waited for. */
+  readonly starting: boolean;
+  /** Why its alerts do not arrive; empty where they do. */
+  readonly alertsNotHeard: string;
   readonly executionState: string;
   readonly last: number;
   readonly counts: ICounts;
@@ -207,6 +211,8 @@ export function readState(value: unknown): IState {
     profile: readProfile(source.profile),
     posture,
     recording: source.recording === true,
+    starting: source.starting === true && source.confined !== true,
+    alertsNotHeard: text(source.alerts_not_heard, 1000),
     executionState: text(source.execution_state),
     last: count(source.last),
     counts: readCounts(source.counts)

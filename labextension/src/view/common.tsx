@@ -66,12 +66,17 @@ export function describe(
   if (!record || !state) {
     return trans.__('How this kernel is confined is not known yet');
   }
+  if (state.starting) {
+    return trans.__('This kernel is starting: %1', visible(state.why, 200));
+  }
   if (!state.confined) {
     return trans.__('This kernel is not confined');
   }
   const { total } = record.counts;
   const title = visible(state.profile?.title ?? state.profile?.name ?? '');
-  const counted = trans._n('%1 violation', '%1 violations', total);
+  const counted = state.alertsNotHeard
+    ? trans.__('what is refused is not shown')
+    : trans._n('%1 violation', '%1 violations', total);
   return state.recording
     ? trans.__('Recording under profile %1, %2', title, counted)
     : trans.__('Confined by profile %1, %2', title, counted);

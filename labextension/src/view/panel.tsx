@@ -18,6 +18,8 @@ import { List } from './list';
 import { Plan } from './plan';
 import { Row, ROW_HEIGHT } from './row';
 
+const MAX_STARTING = 3;
+
 export class ViolationsPanel extends ReactWidget {
   constructor(
     private readonly _armor: IModelArmor,
@@ -70,7 +72,13 @@ function Panel(props: IProps): JSX.Element {
   const { armor, trans } = props;
   const { panel, store } = armor;
   const [tab, setTab] = React.useState<'violations' | 'plan'>('violations');
-  useSignals([panel.changed, store.connectionChanged, armor.focus.changed]);
+  useSignals([
+    panel.changed,
+    store.connectionChanged,
+    store.kernelsChanged,
+    store.recordChanged, // of kernels that are being started and in nothing's front
+    armor.focus.changed
+  ]);
   const record = panel.currentRecord;
   const showPlan = tab === 'plan' && record?.state?.confined;
   return (
@@ -78,6 +86,8 @@ function Panel(props: IProps): JSX.Element {
       <Heading armor={armor} trans={trans} record={record} />
       <Connection {...props} />
       {record?.state?.recording && <Recording {...props} />}
+      <Starting {...props} />
+      <Unheard {...props} />
       <Tabs tab={tab} setTab={setTab} {...props} />
       {tab === 'violations' ? (
         <Violations {...props} />
@@ -112,6 +122,16 @@ function Heading(
           <div className="jp-ModelArmor-faint">
             {trans.__('Open a notebook to see how its kernel is confined.')}
           </div>
+        </div>
+      </header>
+    );
+  }
+  if (state.starting) {
+    return (
+      <header className="jp-ModelArmor-heading">
+        <shieldIcon.react tag="span" width="20px" height="20px" />
+        <div>
+          <h2>{trans.__('Not running yet')}</h2>
         </div>
       </header>
     );
@@ -203,6 +223,49 @@ function Recording(props: IProps): JSX.Element {
           {trans.__('Stop recording')}
         </button>
       </div>
+    </div>
+  );
+}
+
+/** What kernels wait for that are being started: no notebook has them in front before. */
+function Starting(props: IProps): JSX.Element | null {
+  const { armor, trans } = props;
+  const { starting } = armor.store;
+  return starting.length === 0 ? null : (
+    <div className="jp-ModelArmor-banner" data-kind="starting" role="status">
+      {starting.slice(0, MAX_STARTING).map(({ kernelId, state }) => (
+        <p key={kernelId}>
+          {trans.__('A kernel is starting:')} <Hostile text={state!.why} />
+        </p>
+      ))}
+      {starting.length > MAX_STARTING && (
+        <p>
+          {trans._n(
+            '%1 more is starting.',
+            '%1 more are starting.',
+            starting.length - MAX_STARTING
+          )}
+        </p>
+      )}
+    </div>
+  );
+}
+
+function Unheard(props: IProps): JSX.Element | null {
+  const { armor, trans } = props;
+  const reasons = armor.panel.unheard();
+  return reasons.length === 0 ? null : (
+    <div className="jp-ModelArmor-banner" data-kind="error" role="alert">
+      <p>
+        {trans.__(
+          'What is refused is not shown here. Policies are in force all the same.'
+        )}
+      </p>
+      {reasons.slice(0, 3).map(reason => (
+        <p key={reason} className="jp-ModelArmor-faint">
+          <Hostile text={reason} />
+        </p>
+      ))}
     </div>
   );
 }
@@ -385,6 +448,8 @@ function Nothing(props: IProps): JSX.Element {
     words = trans.__(
       'Nothing is refused to this kernel, and nothing is recorded.'
     );
+  } else if (panel.unheard().length > 0) {
+    words = trans.__('Whether something was refused is not known here.');
   } else {
     words = trans.__('Nothing was refused.');
   }

@@ -53,6 +53,10 @@ function Shield(props: {
     whose.changed
   ]);
   const record = whose.kernelId ? store.record(whose.kernelId) : undefined;
+  const starting = store.starting[0];
+  if (!record?.state && starting && props.named && !lost(store.connection)) {
+    return <StartingShield {...props} record={starting} />;
+  }
   if (
     store.connection === 'absent' ||
     (!record?.state && !lost(store.connection))
@@ -90,7 +94,29 @@ function Shield(props: {
   );
 }
 
-type Kind = 'lost' | 'unconfined' | 'recording' | 'violated' | 'confined';
+/** In the status bar, while no kernel is in front and one is being started. */
+function StartingShield(props: {
+  record: KernelRecord;
+  open: () => void;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const words = describe(props.record, props.trans);
+  return (
+    <button
+      className="jp-ModelArmor-shield"
+      data-kind="starting"
+      aria-label={`${words}. ${props.trans.__('Open the record')}`}
+      title={words}
+      onClick={props.open}
+    >
+      <shieldIcon.react tag="span" width="16px" height="16px" />
+      <span>{props.trans.__('Starting…')}</span>
+    </button>
+  );
+}
+
+type Kind =
+  'lost' | 'starting' | 'unconfined' | 'recording' | 'violated' | 'confined';
 
 function kindOf(
   record: KernelRecord | undefined,
@@ -98,6 +124,9 @@ function kindOf(
 ): Kind {
   if (lost(connection) || !record?.state) {
     return 'lost';
+  }
+  if (record.state.starting) {
+    return 'starting';
   }
   if (!record.state.confined) {
     return 'unconfined';
@@ -137,6 +166,9 @@ function name(
   }
   if (lost(connection) || !record?.state) {
     return trans.__('No word from the server');
+  }
+  if (record.state.starting) {
+    return trans.__('Starting…');
   }
   if (!record.state.confined) {
     return trans.__('Not confined');

@@ -45,6 +45,21 @@ describe('the panel', () => {
     expect(panel.choices().cells).toEqual([1]);
   });
 
+  it('says why alerts do not arrive, each reason once', async () => {
+    panel.visible = true;
+    panel.scope = 'all';
+    expect(panel.unheard()).toEqual([]);
+    const said = { alerts_not_heard: 'no relay is named' };
+    server.said.set('a', said).set('b', said);
+    await store.refresh();
+    expect(panel.unheard()).toEqual(['no relay is named']);
+    server.said.delete('a');
+    panel.scope = 'current';
+    panel.current = 'a';
+    await store.refresh();
+    expect(panel.unheard()).toEqual([]);
+  });
+
   it('keeps its filter from kernel to kernel', async () => {
     panel.visible = true;
     panel.filter = { ...ANY, operations: ['File'] };

@@ -14,6 +14,20 @@ afterEach(() => store.dispose());
 const held = (kernelId: string) => store.record(kernelId)?.entries.length ?? 0;
 
 describe('the store', () => {
+  it('knows kernels that are being started, from the doorbell on', async () => {
+    expect(store.starting).toEqual([]);
+    server.add('new', 0);
+    const why = 'waiting for the container';
+    server.said.set('new', { confined: false, starting: true, why });
+    store.ringForKernels();
+    await until(() => store.starting.length === 1);
+    expect(store.starting[0].state!.why).toBe(why);
+    server.said.delete('new');
+    await store.refresh();
+    expect(store.starting).toEqual([]);
+    expect(store.record('new')!.state!.confined).toBe(true);
+  });
+
   it('reads a kernel that is watched, page after page', async () => {
     server.add('k', 2500);
     store.watch('k');

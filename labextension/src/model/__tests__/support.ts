@@ -53,6 +53,8 @@ export class Server implements Pick<IApi, 'kernels' | 'alerts' | 'signedIn'> {
   capacity = 10_000;
   down = 0;
   session = true;
+  /** What the state of a kernel also says. */
+  readonly said = new Map<string, Record<string, unknown>>();
 
   add(kernelId: string, n: number, more: Record<string, unknown> = {}): void {
     const record = this.records.get(kernelId) ?? [];
@@ -65,7 +67,11 @@ export class Server implements Pick<IApi, 'kernels' | 'alerts' | 'signedIn'> {
   async kernels(): Promise<IState[]> {
     this._check('kernels');
     return [...this.records].map(([kernelId, record]) =>
-      state({ kernel_id: kernelId, last: record.length })
+      state({
+        kernel_id: kernelId,
+        last: record.length,
+        ...this.said.get(kernelId)
+      })
     );
   }
 
