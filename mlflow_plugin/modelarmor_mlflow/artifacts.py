@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from modelarmor.generate.artifact import inspect, own
 from modelarmor.generate.artifact.data import FileData
+from modelarmor.generate.evidence import MAX_BYTES
 
 EVIDENCE: Final = own.EVIDENCE
 _OURS: Final = (own.META, own.EVIDENCE, own.APPROVAL)
@@ -147,10 +148,11 @@ def read_evidence(location: str, digest: str) -> str:
     """The evidence beside a version's files.
 
     Raises:
-        ArtifactError: it is missing, or not the one with this digest.
+        ArtifactError: it is missing, too large, or not the one with this digest.
     """
     place = locate(location)
     name = str(PurePosixPath(place.path, EVIDENCE))
+    _check_evidence(place, name)
     with tempfile.TemporaryDirectory(prefix="modelarmor-registry-") as scratch:
         try:
             found = Path(place.repository.download_artifacts(name, dst_path=scratch))
@@ -160,6 +162,17 @@ def read_evidence(location: str, digest: str) -> str:
     if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(f"{location}: the evidence was changed")
     return data.decode()
+
+
+def _check_evidence(place: Place, name: str) -> None:
+    """Before it is read: whoever may write beside a model can put anything there."""
+    try:
+        found = place.repository.list_artifacts(str(PurePosixPath(name).parent))
+    except Exception as error:
+        raise ArtifactError(f"{name}: the evidence cannot be read: {error}") from error
+    for item in found:
+        if item.path == name and (item.is_dir or (item.file_size or 0) > MAX_BYTES):
+            raise ArtifactError(f"{name}: is no evidence of at most {MAX_BYTES} bytes")
 
 
 def _of_run(location: str) -> str:

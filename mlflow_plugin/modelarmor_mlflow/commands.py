@@ -229,9 +229,10 @@ def _add_sign(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "sign",
         help="sign a decision that a review page prepared",
-        description="Sign a statement that the registry's review page prepared, and print it as the"
-        " page wants it. What it says goes to standard error. The evidence is not looked at here;"
-        " `modelarmor approve` does that too, and needs no page.",
+        description="Sign a statement that the registry's review page prepared within the last"
+        " hour, and print it as the page wants it. What it says goes to standard error, and you are"
+        " asked before it is signed. The evidence is not looked at here; `modelarmor approve` does"
+        " that too, and needs no page.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the statement")
     parser.add_argument("--key", type=Path, metavar="FILE",
@@ -239,6 +240,7 @@ def _add_sign(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
                         " ~/.config/modelarmor/keys)")  # fmt: skip
     parser.add_argument("--reviewer", metavar="NAME",
                         help="who you are (default: the key's file name)")  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="sign without asking, as in a script")
     parser.set_defaults(run=_sign)
 
 
@@ -251,11 +253,23 @@ def _sign(arguments: argparse.Namespace) -> int:
         prepared = statements.Statement.from_payload(stream.read(statements.MAX_ENVELOPE))
     if prepared.reviewer != reviewer:
         raise ValueError(f"the statement is {prepared.reviewer!r:.80}'s, you are {reviewer}")
+    deciding.check_prepared(prepared, time.time())
     sys.stderr.write("".join(f"{line}\n" for line in deciding.told(prepared)))
+    if not arguments.yes:
+        _ask(f"Sign this as {reviewer}? [y/N] ")
     # The registry takes what was signed a few minutes ago at most, however long the page was open.
-    told = replace(prepared, time=int(datetime.now(UTC).timestamp()))
-    print(statements.sign(told, _signer(file)))
+    print(statements.sign(replace(prepared, time=int(time.time())), _signer(file)))
     return 0
+
+
+def _ask(question: str) -> None:
+    """Go on only where somebody at the terminal says so."""
+    if not sys.stdin.isatty():
+        raise ValueError("nothing was signed: nobody can be asked here; --yes signs all the same")
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ValueError("nothing was signed")
 
 
 def _only_key() -> Path:

@@ -6,7 +6,9 @@ that is signed, and the policy in it too. The signature is made here; the server
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelarmor.generate.artifact import own
-from modelarmor.generate.evidence import Evidence
+from modelarmor.generate.evidence import MAX_BYTES, Evidence
 from modelarmor.generate.review import as_text, review
 from modelarmor.generate.review.words import visible
 
@@ -25,6 +27,9 @@ from .statements import Decision, Statement, Subject, Waiver
 #: how long an approval holds that does not say, in days
 _DAYS: Final = 180
 _TRIES = 3
+#: seconds that a page's statement may wait for its signature, and that clocks may differ
+_PREPARED: Final = 3600
+_SKEW: Final = 300
 #: what `names.STATE` says of a version whose policy is to come (`jobs.QUEUED`, `jobs.RUNNING`)
 _PENDING: Final = ("queued", "running")
 
@@ -171,6 +176,28 @@ def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
     )
 
 
+def check_prepared(statement: Statement, now: float) -> None:
+    """Refuse to sign what was prepared at another time than now.
+
+    The registry checks the same of the time of the signature. Of the time before it, nobody else
+    can: an old statement may be about what its reviewer no longer thinks.
+
+    Raises:
+        NothingToReviewError: it was prepared too long ago or in the future, or has expired.
+    """
+    age = now - statement.time
+    if not -_SKEW <= age <= _PREPARED:
+        when = f"{age:.0f} s ago" if age > 0 else f"{-age:.0f} s in the future"
+        raise NothingToReviewError(
+            f"the statement was prepared {when}, and at most {_PREPARED} s may pass until it is"
+            " signed; prepare it anew on the review page, and check the clock"
+        )
+    if statement.expires <= now:
+        raise NothingToReviewError(
+            f"the statement ended on {_day(statement.expires)}; prepare it anew"
+        )
+
+
 def told(statement: Statement) -> list[str]:
     """What a statement says, a line each, for a terminal."""
     subject = statement.subject
@@ -182,6 +209,7 @@ def told(statement: Statement) -> list[str]:
         ("evidence", subject.evidence),
         ("reviewer", statement.reviewer),
         ("reason", statement.reason),
+        ("prepared", datetime.fromtimestamp(statement.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")),
     ]
     if statement.decision == "approve":
         facts += [("until", _day(statement.expires))]
@@ -254,8 +282,7 @@ def evidence_of(client: Any, version: Any, subject: Subject) -> Evidence:
     location = client.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory(prefix="modelarmor-review-") as scratch:
         repository = get_artifact_repository(location, tracking_uri=client.tracking_uri)
-        found = Path(repository.download_artifacts(own.EVIDENCE, dst_path=scratch))
-        evidence = Evidence.loads(found.read_bytes())
+        evidence = Evidence.loads(_download(repository, Path(scratch, "evidence.json"), subject))
     if evidence.digest != subject.evidence:
         raise NothingToReviewError(
             f"{subject.uri}: the evidence beside the model is not what the registry recorded; set"
@@ -267,3 +294,28 @@ def evidence_of(client: Any, version: Any, subject: Subject) -> Evidence:
             " says; do not approve it"
         )
     return evidence
+
+
+def _download(repository: Any, target: Path, subject: Subject) -> bytes:
+    """One file of a bounded size, whatever the registry has there and says of it."""
+    refusal = NothingToReviewError(
+        f"{subject.uri}: the evidence beside the model has more than {MAX_BYTES} bytes, which none"
+        " has that ModelArmor wrote; find out who put it there, and do not approve"
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most = MAX_BYTES + 1 if hard == resource.RLIM_INFINITY else min(MAX_BYTES + 1, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))  # each kind of storage writes itself
+    try:
+        # Not `download_artifacts`, which takes whole directories.
+        repository._download_file(own.EVIDENCE, str(target))
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise refusal from None
+        raise NothingToReviewError(
+            f"{subject.uri}: the evidence beside the model cannot be read: {error}"
+        ) from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if target.stat().st_size > MAX_BYTES:
+        raise refusal
+    return target.read_bytes()

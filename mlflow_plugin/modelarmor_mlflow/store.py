@@ -667,19 +667,26 @@ class Gate(_Base):  # type: ignore[misc]
         ours = [tag for tag in given if names.is_reserved(tag.key)]
         if not ours:
             return given
-        if (origin := self._origin(source)) is None:
+        if urlsplit(str(source)).scheme != "models":
             _refuse_reserved(ours[0].key)
-        else:
-            with self.ManagedSessionMaker(read_only=False) as session:
-                row = self._get_sql_model_version(session, origin.model, origin.version)
-                real = {tag.key: tag.value for tag in row.model_version_tags}
-            for tag in ours:
-                if real.get(tag.key) != tag.value:
-                    raise _refused(
-                        f"the tag {tag.key!r} is not what {origin.uri} has; copy it again, and"
-                        " leave the tags as they are"
-                    )
+        real = self._tags_of(source)
+        for tag in ours:
+            if real.get(tag.key) != tag.value:
+                # The same where there is no such version: who may not read it learns nothing.
+                raise _refused(
+                    f"the tag {tag.key!r} is the server's own, and not what {source} has: copy the"
+                    " version again, and leave its tags as they are"
+                )
         return [tag for tag in given if not names.is_reserved(tag.key)]
+
+    def _tags_of(self, source: Any) -> dict[str, str]:
+        """The tags of the version that a source names; none where there is no such version."""
+        with suppress(MlflowException):
+            if (origin := self._origin(source)) is not None:
+                with self.ManagedSessionMaker(read_only=False) as session:
+                    row = self._get_sql_model_version(session, origin.model, origin.version)
+                    return {tag.key: tag.value for tag in row.model_version_tags}
+        return {}
 
     def _record(
         self,

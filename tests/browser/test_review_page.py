@@ -109,7 +109,8 @@ def decide(page, queue, name, reviewer, tmp_path, decision, reason):
         page.get_by_role("button", name="Download the statement").click()
     file = tmp_path / "statement.json"
     started.value.save_as(file)
-    command = [sys.executable, "-m", "modelarmor", "sign", str(file), "--key", reviewer.secret]
+    command = [sys.executable, "-m", "modelarmor", "sign", str(file), "--yes"]
+    command += ["--key", reviewer.secret]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     page.get_by_label("Paste what that printed").fill(done.stdout)
     page.get_by_role("button", name="Record the decision").click()

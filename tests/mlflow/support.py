@@ -46,7 +46,8 @@ def wait_for(condition, what):
 
 
 @cache
-def _template():
+def template():
+    """A database with MLflow's tables; made once."""
     file = Path(tempfile.mkdtemp(prefix="modelarmor-tests-"), "mlflow.db")
     atexit.register(shutil.rmtree, file.parent, ignore_errors=True)
     engine = create_sqlalchemy_engine(f"sqlite:///{file}")
@@ -124,7 +125,7 @@ class Server:
         """Copy a database with MLflow's tables, as making them takes longer than all the rest."""
         file = Path(self.database.removeprefix("sqlite:///"))
         if self.database.startswith("sqlite:///") and not file.exists():
-            shutil.copy(_template(), file)
+            shutil.copy(template(), file)
 
     def _is_up(self):
         assert self.process.poll() is None, self.log.read_text()

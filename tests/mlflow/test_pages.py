@@ -49,7 +49,8 @@ def signed(draft, reviewer, tmp_path, visitor):
     assert answer.headers["Content-Disposition"].startswith("attachment")
     file = tmp_path / "statement.json"
     file.write_bytes(answer.content)
-    command = [sys.executable, "-m", "modelarmor", "sign", str(file), "--key", reviewer.secret]
+    command = [sys.executable, "-m", "modelarmor", "sign", str(file), "--yes"]
+    command += ["--key", reviewer.secret]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr

@@ -1,7 +1,9 @@
 """`modelarmor sign`: what a page prepared, signed on the reviewer's machine."""
 
+import io
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from modelarmor_mlflow import settings, statements
@@ -23,20 +25,28 @@ def ada(tmp_path):
     return Reviewer(tmp_path, "ada")
 
 
-def prepared(tmp_path, **changes):
-    long_ago = int(time.time()) - 86400
+class Terminal(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self):
+        return True
+
+
+def prepared(tmp_path, *, payload=None, ago=1200, **changes):
+    before = int(time.time()) - ago
     told = Statement(
-        decision="approve", subject=SUBJECT, reviewer="ada", reason="read it", time=long_ago,
-        expires=long_ago + 9 * 86400, names=("other",),
-        waivers=(Waiver(finding=16 * "a", reason="known", expires=long_ago + 86400 * 5),),
+        decision="approve", subject=SUBJECT, reviewer="ada", reason="read it", time=before,
+        expires=before + 9 * 86400, names=("other",),
+        waivers=(Waiver(finding=16 * "a", reason="known", expires=before + 86400 * 5),),
     )  # fmt: skip
     file = tmp_path / "statement.json"
-    file.write_bytes(Statement.payload(told) if not changes else changes["payload"])
+    file.write_bytes(replace(told, **changes).payload() if payload is None else payload)
     return told, file
 
 
-def sign(file, reviewer, capsys, *more):
-    status = cli.main(["sign", str(file), "--key", str(reviewer.secret), *more])
+def sign(file, reviewer, capsys, *more, ask=False):
+    options = ["--key", str(reviewer.secret), *more, *([] if ask else ["--yes"])]
+    status = cli.main(["sign", str(file), *options])
     return status, *capsys.readouterr()
 
 
@@ -54,6 +64,39 @@ def test_it_says_what_it_signs_and_signs_it_as_of_now(ada, tmp_path, capsys):
     for text in ("approve", DIGEST, "read it", 16 * "a", "known", "other", r"m\x1b[2J\u202e"):
         assert text in shown
     assert "\x1b" not in shown and "\u202e" not in shown
+
+
+def test_it_asks_before_it_signs(ada, tmp_path, capsys, monkeypatch):
+    _, file = prepared(tmp_path)
+    for answer, signed in (
+        ("y\n", True),
+        ("Yes\n", True),
+        ("n\n", False),
+        ("\n", False),
+        ("", False),
+    ):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        status, envelope, shown = sign(file, ada, capsys, ask=True)
+        assert (status == 0, envelope != "") == (signed, signed), answer
+        for text in ("approve", DIGEST, "read it", "Sign this as ada?"):
+            assert text in shown
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    status, envelope, shown = sign(file, ada, capsys, ask=True)
+    assert (status, envelope) == (2, "")
+    assert "--yes" in shown
+
+
+def test_what_was_prepared_at_another_time_is_not_signed(ada, tmp_path, capsys):
+    ended = int(time.time()) - 10
+    for changes, told in (
+        ({"ago": 7200}, "s ago"),
+        ({"ago": -3000}, "in the future"),
+        ({"expires": ended}, "ended on"),
+    ):
+        _, file = prepared(tmp_path, **changes)
+        status, envelope, error = sign(file, ada, capsys)
+        assert (status, envelope) == (2, "")
+        assert told in error
 
 
 def test_what_is_somebody_elses_or_no_statement_is_not_signed(ada, tmp_path, capsys):

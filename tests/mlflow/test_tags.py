@@ -1,9 +1,14 @@
 """The server's tags are the server's."""
 
-import pytest
-from modelarmor_mlflow import names
+import shutil
 
-from tests.mlflow.support import refused
+import pytest
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.exceptions import MlflowException
+from modelarmor_mlflow import names
+from modelarmor_mlflow.store import GatedStore
+
+from tests.mlflow.support import refused, template
 
 RESERVED = [
     names.STATE, names.POLICY, names.REVIEW, names.SUBJECT, names.STATEMENTS, "modelarmor",
@@ -88,6 +93,33 @@ def test_copy_does_not_bring_tags_that_the_original_does_not_have(server, sample
         status, told = server.post("/api/2.0/mlflow/model-versions/create", body)
         assert (status, "not what models:/sample/1 has" in told) == (403, True)
     assert server.client.search_model_versions(f"name='{name}'") == []
+
+
+def test_forged_copy_tells_nobody_whether_there_is_an_original(tmp_path, monkeypatch):
+    shutil.copy(template(), tmp_path / "mlflow.db")
+    monkeypatch.setenv("MODELARMOR_REGISTRY_CONFIG", str(tmp_path / "none.yaml"))
+    (tmp_path / "none.yaml").write_text("worker: {enabled: false}\n")
+    registry = GatedStore(f"sqlite:///{tmp_path}/mlflow.db")
+    registry.create_registered_model("m")
+    registry.create_model_version("m", "mlflow-artifacts:/0/model")
+    forged = [ModelVersionTag(names.REVIEW, "approved by ada")]
+    answers = set()
+    for source in ("models:/m/1", "models:/m/9", "models:/nobody/1", "models:/m@x", "models:/m/x"):
+        with pytest.raises(MlflowException) as refusal:
+            registry.create_model_version("m", source, tags=forged)
+        answers.add((refusal.value.error_code, refusal.value.message.replace(source, "SOURCE")))
+    assert [code for code, _ in answers] == ["PERMISSION_DENIED"]
+
+
+def test_list_of_versions_shows_how_they_stand_and_no_policies(server, sample):
+    (listed,) = server.client.search_model_versions("name='sample'")
+    assert listed.tags.keys() & {names.REVIEW, names.FINDINGS} == {names.REVIEW, names.FINDINGS}
+    assert not listed.tags.keys() & set(names.NOT_LISTED)
+    model = server.client.get_registered_model("sample")
+    assert {item.name for item in server.client.search_registered_models()} >= {model.name}
+    found = server.client.search_model_versions(f"tags.`{names.STATE}` = 'generated'")
+    assert "sample" in {item.name for item in found}
+    assert {names.STATE, names.SUBJECT, names.POLICY} <= tags(server, sample).keys()
 
 
 def test_copy_as_mlflows_client_makes_it_works(server, sample, name):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache, partial
+from logging import makeLogRecord
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 #: exit status of what could not be confined, as container runtimes have it
 _CANNOT_CONFINE: Final = 125
+#: bytes of alerts in a file; as many that are older lie beside it
+_MAX_ALERTS: Final = 64 << 20
 
 _SERVE_EXAMPLES: Final = """\
 examples:
@@ -109,7 +113,7 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         " limits of resources still hold")  # fmt: skip
     parser.add_argument("--alerts", metavar="FILE",
                         help="append each alert as a line of JSON, besides the lines on"
-                        " stderr")  # fmt: skip
+                        " stderr; at 64 MiB it becomes FILE.1, in place of the one before")  # fmt: skip
     parser.add_argument("--admin-port", type=_port, metavar="PORT",
                         help="answer /alerts, /state and /metrics on this port of 127.0.0.1; 0"
                         " takes a free one")  # fmt: skip
@@ -251,21 +255,33 @@ def _reported(server: Server, subject: Subject, file: str | None) -> Iterator[No
 
     expected = _expected(server, subject)
     with ExitStack() as stack:
-        stream = None
+        lines = None
         if file is not None:
-            try:
-                stream = stack.enter_context(Path(file).open("a", encoding="utf-8"))
-            except OSError as error:
-                raise ValueError(f"--alerts {file}: {error.strerror}") from None
+            lines = _alerts_file(Path(file))
+            stack.callback(lines.close)
 
         def tell(seq: int, alert: Alert) -> None:
-            if stream is not None:
-                print(json.dumps(alert.to_json()), file=stream, flush=True)
+            if lines is not None:
+                lines.handle(makeLogRecord({"msg": json.dumps(alert.to_json())}))
             if not expected(alert):
                 show_alert(alert)
 
         stack.callback(server.recorder.subscribe(tell))
         yield
+
+
+def _alerts_file(file: Path) -> RotatingFileHandler:
+    """Appends lines to a file, which a model that is refused all day does not fill the disk with.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    # What a link names (/dev/stderr) may be in other hands too, and is left where it is.
+    most = 0 if file.is_symlink() else _MAX_ALERTS
+    try:
+        return RotatingFileHandler(file, maxBytes=most, backupCount=1, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"--alerts {file}: {error.strerror}") from None
 
 
 def _expected(server: Server, subject: Subject) -> Callable[[Alert], bool]:
