@@ -113,7 +113,8 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         " limits of resources still hold")  # fmt: skip
     parser.add_argument("--alerts", metavar="FILE",
                         help="append each alert as a line of JSON, besides the lines on"
-                        " stderr; at 64 MiB it becomes FILE.1, in place of the one before")  # fmt: skip
+                        " stderr; at 64 MiB it becomes FILE.1, in place of the one"
+                        " before")  # fmt: skip
     parser.add_argument("--admin-port", type=_port, metavar="PORT",
                         help="answer /alerts, /state and /metrics on this port of 127.0.0.1; 0"
                         " takes a free one")  # fmt: skip
