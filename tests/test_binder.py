@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -55,3 +56,37 @@ def test_the_scripts_are_programs_that_a_shell_can_read() -> None:
         file = ROOT / "binder" / name
         assert os.access(file, os.X_OK)
         assert subprocess.run(["sh", "-n", file], check=False).returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(
+    platform.machine() not in docker_profile.REFUSED, reason="the numbers are x86_64's"
+)
+def test_the_environment_is_built_and_runs_a_notebook_confined(tmp_path: Path) -> None:
+    checkout, home, env = tmp_path / "checkout", tmp_path / "home", tmp_path / "env"
+    home.mkdir()
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(env)], check=True)
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command,
+            cwd=checkout,
+            env={**os.environ, "HOME": str(home), "PATH": f"{env / 'bin'}:/usr/bin:/bin"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done
+
+    run("python", "-m", "pip", "install", "--quiet", "-r", "binder/requirements.txt")
+    run("binder/postBuild")
+    notebook = "examples/malicious-model/malicious-model.ipynb"
+    executed = ("jupyter", "execute", f"--output={tmp_path / 'out.ipynb'}", notebook)
+    run("python", docker_profile.__file__, "binder/start", *executed)
+
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    texts = [str(output.get("data", "")) for cell in cells for output in cell.get("outputs", [])]
+    [table] = [text for text in texts if "attempt" in text and "result" in text]
+    assert "start a shell" in table
+    assert "SUCCEEDED" not in table
