@@ -1,7 +1,8 @@
-"""MLflow's deployments target ``modelarmor``: models that are served under their policies here.
+"""MLflow's deployments target ``modelarmor``: models that are served under their policies.
 
 A deployment is a `modelarmor serve` of its own, in the background, with a directory that says which
-process it is, where it listens and what it said. MLflow finds `Client`, `run_local` and
+process it is, where it listens and what it said. With ``enforcer=kubernetes`` it is on a cluster
+(`cluster_deployments`). MLflow finds `Client`, `run_local` and
 `target_help` by the entry point ``mlflow.deployments``
 (https://mlflow.org/docs/latest/plugins.html).
 """
@@ -37,6 +38,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from modelarmor.generate.review.words import visible
+from modelarmor_mlflow import cluster_deployments
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _READY_SECONDS: Final = 600.0
@@ -50,8 +52,6 @@ _OPTIONS: Final = (
     "host", "port", "workers", "timeout", "python", "env_manager", "evidence", "guard", "config",
 )  # fmt: skip
 _FLAGS: Final = ("unreviewed", "no_guard", "audit", "allow_source")
-_KUBERNETES: Final = "on a cluster it is served by: modelarmor deploy {uri} --image IMAGE"
-
 _NO_ENDPOINTS: Final = (
     "there are no endpoints: each deployment is its own; see create, get and delete"
 )
@@ -84,7 +84,21 @@ Configuration (-C KEY=VALUE), as the options of `modelarmor serve`:
     config              whose approvals count
     guard, no_guard     limits on requests
     audit=true          refuse nothing that the policy names, report it
-    enforcer            local (the default); kubernetes is `modelarmor deploy`'s
+    enforcer            local (the default), or kubernetes
+
+With enforcer=kubernetes the configuration is that of `modelarmor deploy`, of which image is needed:
+
+    mlflow deployments create -t modelarmor --name wine -m models:/wine@champion \
+        -C enforcer=kubernetes -C image=registry.example/wine@sha256:... -C claim=models:wine/3
+
+    image, prefix, interpreter                        the container
+    claim, or tracking_uri, fetch_secret, fetch_egress    where the model's files come from
+    namespace, kubeconfig, context                    where it is served; it stays there
+    replicas, max_replicas, gpus, timeout
+    unreviewed, evidence, config                      as above
+
+A deployment is known on the machine that made it. Its `url` is an address within the cluster, so
+`predict` does not ask it; `delete` ends its pods first, and then what confined them.
 
 `update` ends the old server, starts the new one, and goes back to the old one where the new one
 does not come up. `get` shows the process, the address, the digests, who approved, and how often the
@@ -149,13 +163,18 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
         _no_endpoint(endpoint)
         _check_flavor(flavor)
         with _locked(name) as directory:
-            if _read(directory) is not None:
+            if _read(directory) is not None or cluster_deployments.read(directory) is not None:
                 raise MlflowException(
                     f"modelarmor: there is a deployment {name!r}; update or delete it",
                     RESOURCE_ALREADY_EXISTS,
                 )
             try:
-                made = _start(directory, name, model_uri, _checked(config or {}, model_uri))
+                if _enforcer(config or {}) == "kubernetes":
+                    wanted = _texts(config or {})
+                    cluster_deployments.check(name, wanted)
+                    there = cluster_deployments.create(directory, name, model_uri, wanted)
+                    return {"name": name, "flavor": "python_function", "url": there.url}
+                made = _start(directory, name, model_uri, _checked(config or {}))
             except BaseException:
                 shutil.rmtree(directory, ignore_errors=True)
                 raise
@@ -178,11 +197,17 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
         _no_endpoint(endpoint)
         _check_flavor(flavor)
         with _locked(name) as directory:
+            if (there := cluster_deployments.read(directory)) is not None:
+                _stays(config or {}, "kubernetes")
+                uri = model_uri or there.model_uri
+                cluster_deployments.update(directory, there, uri, _texts(config or {}))
+                return {"flavor": "python_function"}
             old = _existing(directory, name)
+            _stays(config or {}, "local")
             uri = model_uri or old.model_uri
             # The address stays, though nobody may have chosen it.
             port = old.config.get("port") or old.url.rpartition(":")[2]
-            wanted = {**old.config, "port": port, **_checked(config or {}, uri)}
+            wanted = {**old.config, "port": port, **_checked(config or {})}
             _stop(old)
             try:
                 _start(directory, name, uri, wanted)
@@ -200,6 +225,8 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
         """End a deployment, and remove its logs; one that is not there is no error."""
         _no_endpoint(endpoint)
         with _locked(name) as directory:
+            if (there := cluster_deployments.read(directory)) is not None:
+                cluster_deployments.delete(there)
             if (old := _read(directory)) is not None:
                 _stop(old)
             shutil.rmtree(directory, ignore_errors=True)
@@ -209,17 +236,19 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
         _no_endpoint(endpoint)
         top = _top()
         names = sorted(entry.name for entry in top.iterdir()) if top.is_dir() else []
-        found = [_read(top / name) for name in names if _NAME.fullmatch(name)]
-        return [_summary(each) for each in found if each is not None]
+        found = [_any(top / name) for name in names if _NAME.fullmatch(name)]
+        return [each for each in found if each is not None]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
-        """One of them: its process, address, digests, approvals and violations.
+        """One of them: its process or revision, address, digests, approvals and violations.
 
         Raises:
             MlflowException: there is no such deployment.
         """
         _no_endpoint(endpoint)
         directory = _directory(name)
+        if (there := cluster_deployments.read(directory)) is not None:
+            return {**cluster_deployments.state(there), "config": there.config}
         found = _existing(directory, name)
         told = {
             **_summary(found),
@@ -257,6 +286,12 @@ class Client(BaseDeploymentClient):  # type: ignore[misc]
         _no_endpoint(endpoint)
         if deployment_name is None:
             raise MlflowException("modelarmor: name a deployment", INVALID_PARAMETER_VALUE)
+        if (there := cluster_deployments.read(_directory(deployment_name))) is not None:
+            _wrong(
+                f"{deployment_name} is on a cluster, which this machine is no part of: ask"
+                f" {there.url}/invocations from within, or use `kubectl port-forward -n"
+                f" {there.namespace} service/{there.name} 8080:80`"
+            )
         found = _existing(_directory(deployment_name), deployment_name)
         request = urllib.request.Request(
             f"{found.url}/invocations",
@@ -322,7 +357,7 @@ def run_local(
         MlflowException: it may not or cannot be served; stderr says why.
     """
     _check_flavor(flavor)
-    options = _arguments(model_uri, {"port": "5000", **_checked(config or {}, model_uri)})
+    options = _arguments(model_uri, {"port": "5000", **_checked(config or {})})
     status = subprocess.run([sys.executable, "-m", "modelarmor", *options], check=False).returncode
     if status not in (0, 130):
         raise MlflowException(f"modelarmor: {name} was not served (status {status}); see above")
@@ -336,13 +371,26 @@ def target_help() -> str:
 # --- configuration
 
 
-def _checked(config: Mapping[str, Any], uri: str) -> dict[str, str]:
-    told = {str(key): str(value) for key, value in config.items()}
-    enforcer = told.pop("enforcer", "local")
-    if enforcer == "kubernetes":
-        _wrong(_KUBERNETES.format(uri=uri))
-    if enforcer != "local":
+def _enforcer(config: Mapping[str, Any]) -> str:
+    enforcer = str(config.get("enforcer", "local"))
+    if enforcer not in ("local", "kubernetes"):
         _wrong(f"enforcer is local or kubernetes, not {enforcer!r}")
+    return enforcer
+
+
+def _stays(config: Mapping[str, Any], enforcer: str) -> None:
+    if "enforcer" in config and _enforcer(config) != enforcer:
+        _wrong(f"its enforcer is {enforcer} and stays so; create another deployment")
+
+
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in config.items() if key != "enforcer"}
+
+
+def _checked(config: Mapping[str, Any]) -> dict[str, str]:
+    if _enforcer(config) != "local":
+        _wrong("run-local is here, not on a cluster")
+    told = _texts(config)
     for key, value in told.items():
         if key not in (*_OPTIONS, *_FLAGS):
             known = ", ".join((*_OPTIONS, *_FLAGS, "enforcer"))
@@ -417,6 +465,14 @@ def _read(directory: Path) -> _Deployment | None:
     ):
         return None
     return _Deployment(**fields)
+
+
+def _any(directory: Path) -> dict[str, Any] | None:
+    there = cluster_deployments.read(directory)
+    if there is not None:
+        return cluster_deployments.state(there)
+    found = _read(directory)
+    return None if found is None else _summary(found)
 
 
 def _existing(directory: Path, name: str) -> _Deployment:

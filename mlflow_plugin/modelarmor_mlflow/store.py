@@ -735,6 +735,10 @@ def build(database: str) -> Gate:
     if BACKEND_STORE_URI_ENV_VAR in os.environ:
         from . import worker
 
+        if MLFLOW_ENABLE_WORKSPACES.get():
+            from . import workspaces
+
+            workspaces.guard(store)
         worker.start(store)
     return store
 

@@ -126,6 +126,13 @@ def test_workspaces_have_approvals_of_their_own(tmp_path, monkeypatch):
             with refused("1 more approval"):
                 server.client.set_registered_model_alias("m", "champion", "1")
             assert aliases(server, "m") == {}
+        # Left to the default workspace, it would have its alias there.
+        url = "/api/3.0/mlflow/workspaces/red?mode=SET_DEFAULT"
+        status, told = server.post(url, method="DELETE")
+        assert (status, "alias 'champion' of 'm'" in told) == (403, True)
+        with WorkspaceContext("red"):
+            server.client.delete_registered_model_alias("m", "champion")
+        assert server.post(url, method="DELETE")[0] == 204
 
 
 @pytest.mark.thorough
