@@ -145,7 +145,7 @@ def test_a_process_number_that_another_process_got_is_left_alone(
     [
         ({"ports": "1"}, "known are host, port"),
         ({"audit": "yes"}, "true or false"),
-        ({"enforcer": "kubernetes"}, "modelarmor deploy"),
+        ({"enforcer": "kubernetes"}, "needs an image"),
         ({"enforcer": "docker"}, "local or kubernetes"),
     ],
 )
