@@ -461,11 +461,16 @@ def _store(arguments: argparse.Namespace) -> Any:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
+    from modelarmor.generate.commands import Progress
+
     from . import registry
 
     with mlflow_errors():
         store = _store(arguments)
-        queued = registry.enqueue(store, arguments.models or ["*"], retry=arguments.retry)
+        with Progress(sys.stderr) as progress:
+            queued = registry.enqueue(
+                store, arguments.models or ["*"], progress, retry=arguments.retry
+            )
         print(f"{queued} versions queued")
         if arguments.no_wait:
             return 0
@@ -475,10 +480,12 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from modelarmor.generate.commands import Progress
+
     from . import registry
 
-    with mlflow_errors():
-        lines = registry.report(_store(arguments), settings.load(arguments.config))
+    with mlflow_errors(), Progress(sys.stderr) as progress:
+        lines = registry.report(_store(arguments), settings.load(arguments.config), progress)
     if arguments.format == "json":
         print(json.dumps([line.to_json() for line in lines], indent=2))
     else:

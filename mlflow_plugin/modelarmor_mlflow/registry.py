@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from . import compatibility, jobs, names, plugin
+from . import compatibility, jobs, names, plugin, tables
 from .settings import Settings
 
 if TYPE_CHECKING:
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+    from sqlalchemy.orm import Session
 
     from .store import Gate, Version
 
 #: seconds between two looks at a queue that others work through
 _INTERVAL: Final = 2.0
+#: the workspace, name and version that come before all others
+_BEFORE_ALL: Final = ("", "", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,27 +77,29 @@ def open_store(
     return opened
 
 
-def enqueue(store: Gate, models: Iterable[str], *, retry: bool) -> int:
+def enqueue(store: Gate, models: Iterable[str], tell: Callable[[str], None], *, retry: bool) -> int:
     """Queue each version without a policy.
 
     Args:
         models: patterns of registered models' names.
+        tell: called with a line whenever there is more to tell.
         retry: also those whose generation has failed.
 
     Returns:
         How many were queued.
     """
-    patterns, count = list(models), 0
-    for version in _versions(store):
-        if not version.has_files or not names.matches(version.model, patterns):
-            continue
-        with _in(version.workspace), store.ManagedSessionMaker(read_only=False) as session:
-            job = jobs.find(session, version.workspace, version.model, version.version)
-        if job is None or job.created != version.created or (retry and job.state == jobs.FAILED):
-            with _in(version.workspace):
-                store.request(version.model, version.version, names.GENERATE)
-            count += 1
-    return count
+    patterns, after, seen, count = list(models), _BEFORE_ALL, 0, 0
+    while True:
+        # One transaction for many: a registry has thousands, and its servers want a turn.
+        with store.transactions.transaction() as session:
+            tables.lock(session)
+            rows = _page(session, after)
+            if not rows:
+                return count
+            count += store.queue(session, rows, patterns, retry=retry)
+            after = (rows[-1].workspace, rows[-1].name, rows[-1].version)
+        seen += len(rows)
+        tell(f"{seen} versions looked at, {count} queued")
 
 
 def follow(store: Gate, tell: Callable[[str], None], *, work: bool) -> int:
@@ -125,19 +131,25 @@ def follow(store: Gate, tell: Callable[[str], None], *, work: bool) -> int:
             time.sleep(_INTERVAL)
 
 
-def report(store: Gate, settings: Settings) -> list[Line]:
+def report(
+    store: Gate, settings: Settings, tell: Callable[[str], None] = lambda _: None
+) -> list[Line]:
     """Each version that is promoted, and what of it is not as it was approved.
 
     Aliases, stages, tags and our own tables are only what the database says; the bytes are hashed
     again, and the signatures checked, so what somebody wrote into the database shows.
+
+    Args:
+        tell: called with a line now and then, as files that are large take long to read.
     """
-    lines = []
-    for version in _versions(store):
-        if not version.has_files:
-            continue
-        with _in(version.workspace):
-            reached = tuple(_promoted_as(store, settings, version))
-            if reached:
+    lines: list[Line] = []
+    aliases = _protected_aliases(store, settings)
+    for seen, version in enumerate(_versions(store), 1):
+        reached = tuple(_promoted_as(aliases, settings, version))
+        if reached and version.has_files:
+            if len(lines) % 50 == 0:
+                tell(f"{seen} versions looked at, {len(lines)} promoted; now {version.uri}")
+            with _in(version.workspace):
                 lines.append(_line(store, version, reached))
     return lines
 
@@ -172,14 +184,23 @@ def _line(store: Gate, version: Version, reached: tuple[str, ...]) -> Line:
     return replace(line, approved_by=verdict.approved_by, problems=tuple(problems))
 
 
-def _promoted_as(store: Gate, settings: Settings, version: Version) -> Iterator[str]:
+def _protected_aliases(store: Gate, settings: Settings) -> dict[tuple[str, str, int], list[str]]:
+    """The protected aliases of each version."""
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
+
+    found = defaultdict(list)
     with store.ManagedSessionMaker(read_only=False) as session:
-        model = store._get_registered_model(session, version.model)
-        for alias in model.registered_model_aliases:
-            if alias.version == version.version and settings.protects_alias(
-                version.model, alias.alias
-            ):
-                yield f"alias {alias.alias}"
+        for row in session.query(SqlRegisteredModelAlias):
+            if settings.protects_alias(row.name, row.alias):
+                found[row.workspace, row.name, row.version].append(row.alias)
+    return found
+
+
+def _promoted_as(
+    aliases: dict[tuple[str, str, int], list[str]], settings: Settings, version: Version
+) -> Iterator[str]:
+    for alias in aliases.get((version.workspace, version.model, version.version), ()):
+        yield f"alias {alias}"
     if settings.protects_stage(version.model, version.stage):
         yield f"stage {version.stage}"
     if settings.trusts_name(version.model):
@@ -219,24 +240,21 @@ def _was_approved(store: Gate, version: Version) -> bool:
 
 
 def _versions(store: Gate) -> Iterator[Version]:
-    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
-
     from .store import version_of
 
-    after: tuple[str, str, int] = ("", "", 0)
+    after = _BEFORE_ALL
     while True:
         with store.ManagedSessionMaker(read_only=False) as session:
-            rows = [version_of(row) for row in _page(session, SqlModelVersion, after)]
-        if not rows:
+            found = [version_of(row) for row in _page(session, after)]
+        if not found:
             return
-        yield from rows
-        after = (rows[-1].workspace, rows[-1].model, rows[-1].version)
+        yield from found
+        after = (found[-1].workspace, found[-1].model, found[-1].version)
 
 
-def _page(
-    session: Any, model: type[SqlModelVersion], after: tuple[str, str, int]
-) -> list[SqlModelVersion]:
+def _page(session: Session, after: tuple[str, str, int]) -> list[SqlModelVersion]:
     from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as model
     from sqlalchemy import and_, or_
 
     workspace, name, version = after

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -34,6 +34,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from mlflow.utils.workspace_context import ServerWorkspaceContext
 from sqlalchemy.orm import Session, subqueryload
 
 from . import artifacts, jobs, names, records, review, settings, statements, summary, tables, tags
@@ -317,6 +318,42 @@ class Gate(_Base):  # type: ignore[misc]
         self.on_work()
 
     # --- for the worker and for reports
+
+    def queue(
+        self,
+        session: Session,
+        rows: Iterable[SqlModelVersion],
+        models: Sequence[str],
+        *,
+        retry: bool,
+    ) -> int:
+        """Have policies made for those of some versions that have none.
+
+        Args:
+            session: holds `tables.lock`.
+            models: patterns of the registered models that are meant.
+            retry: also where the generation has failed.
+
+        Returns:
+            For how many.
+        """
+        count = 0
+        for row in rows:
+            about = version_of(row)
+            if not about.has_files or not names.matches(about.model, models):
+                continue
+            job = self._job(session, about)
+            if job is None:
+                with ServerWorkspaceContext(about.workspace):
+                    authors = [*self._authors(session, row.run_id), *_claimed(row)]
+                self._enqueue(session, about, authors, None)
+            elif retry and job.state == jobs.FAILED:
+                jobs.again(session, job, time.time())
+            else:
+                continue
+            tags.show_job(session, row, jobs.QUEUED)
+            count += 1
+        return count
 
     def subject(self, session: Session, version: Version, job: Job) -> Subject:
         """What a review of a version is about."""

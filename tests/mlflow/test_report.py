@@ -7,11 +7,14 @@ import pytest
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.server import constants, handlers
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from modelarmor_mlflow import deciding, names, registry, settings, store
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from modelarmor.cli import main
-from tests.mlflow.support import KIT, Reviewer, Server, transition
+from tests.mlflow.support import KIT, Reviewer, Server, template, transition
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +264,34 @@ def test_registry_that_is_older_than_the_plugin(tmp_path, capsys, monkeypatch):
             ada.decide(server, server.client.get_model_version("old", version))
     assert main(["registry", "report", *place]) == 0
     assert capsys.readouterr().out.count("approved by ada") == 2
+
+
+def test_large_registry_is_queued_and_reported_on_in_few_transactions(tmp_path, monkeypatch):
+    shutil.copy(template(), tmp_path / "mlflow.db")
+    config = tmp_path / "registry.yaml"
+    config.write_text("worker: {enabled: false}\n")
+    monkeypatch.setenv("MODELARMOR_REGISTRY_CONFIG", str(config))
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    plain = SqlAlchemyStore(database)
+    plain.create_registered_model("many")
+    with plain.ManagedSessionMaker(read_only=False) as session:
+        session.add_all(
+            SqlModelVersion(
+                workspace="default", name="many", version=number, creation_time=number,
+                source="mlflow-artifacts:/0/m", storage_location="mlflow-artifacts:/0/m",
+                current_stage="Production" if number == 900 else "None",
+            )
+            for number in range(1, 1001)
+        )  # fmt: skip
+    plain.set_registered_model_alias("many", "champion", "700")
+    opened = registry.open_store(f"modelarmor:{database}")
+    begun, told = [], []
+    event.listen(opened.engine, "begin", begun.append)
+    assert registry.enqueue(opened, ["*"], told.append, retry=False) == 1000
+    assert registry.enqueue(opened, ["*"], told.append, retry=True) == 0
+    lines = registry.report(opened, settings.load(config), told.append)
+    assert [(item.version, *item.promoted_as) for item in lines] == [
+        (700, "alias champion"), (900, "stage Production"),
+    ]  # fmt: skip
+    assert "1000 versions looked at, 1000 queued" in told
+    assert len(begun) < 40
