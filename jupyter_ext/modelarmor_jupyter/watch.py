@@ -21,6 +21,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 from modelarmor.alerts import Alert, Page
 from modelarmor_jupyter.attribution import Executions
 from modelarmor_jupyter.confined import Confined
+from modelarmor_jupyter.expected import expected
 
 #: the doorbell rings at most once in this time, in seconds
 RING_INTERVAL: Final = 0.1
@@ -90,15 +91,16 @@ class KernelWatch:
             "last": page.last,
             "missed": page.missed,
             "counts": self.provisioner.recorder.counts.to_json(),
-            "alerts": [
-                {"seq": seq, "cell": self._attribute(alert), "alert": alert.to_json()}
-                for seq, alert in page.alerts
-            ],
+            "alerts": [self._line(seq, alert) for seq, alert in page.alerts],
         }
 
-    def _attribute(self, alert: Alert) -> dict[str, Any]:
+    def _line(self, seq: int, alert: Alert) -> dict[str, Any]:
         moment = _seconds(alert.UpdatedTime)
-        return self._executions.at(moment or float(alert.Timestamp)).to_json()
+        attribution = self._executions.at(moment or float(alert.Timestamp))
+        line = {"seq": seq, "cell": attribution.to_json(), "alert": alert.to_json()}
+        if why := expected(alert, attribution.how):
+            line["expected"] = why
+        return line
 
     def _disconnect(self) -> None:
         if self._stream is not None and not self._stream.closed():

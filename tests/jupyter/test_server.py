@@ -109,6 +109,14 @@ def test_a_kernel_that_is_none_is_refused(server: Server) -> None:
     assert (answer.status_code, answer.json()["message"][:24]) == (404, "there is no such kernel,")
 
 
+def test_what_every_kernel_is_refused_as_it_starts_is_marked(server: Server) -> None:
+    with server.kernel(UNTRUSTED) as kernel:
+        kernel.run("1")
+        kernel.about("uname")
+        lines = kernel.alerts()["alerts"]
+        assert all(line["cell"] == {"attributed": "startup"} and line["expected"] for line in lines)
+
+
 def test_a_refused_read_is_in_the_record_with_its_cell(home: Home, kernel: RemoteKernel) -> None:
     kernel.run("1")
     cell = kernel.run(f"open({str(home.path / '.ssh' / 'id_ed25519')!r}).read()")

@@ -54,6 +54,7 @@ export function kindOf(entry: IEntry): string {
     resourceOf(entry),
     processOf(entry),
     policyOf(entry),
-    messageOf(entry)
+    messageOf(entry),
+    entry.expected ?? ''
   ].join('\u0000');
 }

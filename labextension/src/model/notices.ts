@@ -37,7 +37,10 @@ export class Notices {
         actionOf(entry),
         policyOf(entry)
       ].join();
-      if (!kinds.has(kind) && kinds.size < MAX_KINDS && !isThrottled(entry)) {
+      if (entry.expected || isThrottled(entry)) {
+        continue;
+      }
+      if (!kinds.has(kind) && kinds.size < MAX_KINDS) {
         kinds.add(kind);
         if (entry.seq > record.known) {
           firsts.push(entry);

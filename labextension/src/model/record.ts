@@ -49,6 +49,11 @@ export class KernelRecord {
     return this._counts;
   }
 
+  /** How many there were that say something of what the kernel was made to do. */
+  get violations(): number {
+    return Math.max(0, this._counts.total - this._expected);
+  }
+
   /** How many had fallen out of the server's record before they could be read. */
   get missed(): number {
     return this._missed;
@@ -111,6 +116,7 @@ export class KernelRecord {
       if (entry.seq > this._read) {
         this._entries.push(entry);
         this._read = entry.seq;
+        this._expected += entry.expected ? 1 : 0;
       }
     }
     if (page.entries.length === 0) {
@@ -150,6 +156,7 @@ export class KernelRecord {
     this._scrolledBack = 0;
     this._older = false;
     this._counts = NO_COUNTS;
+    this._expected = 0;
     this.known = 0;
     this._generation++;
   }
@@ -172,4 +179,5 @@ export class KernelRecord {
   private _older = false;
   private _generation = 0;
   private _counts: ICounts = NO_COUNTS;
+  private _expected = 0;
 }

@@ -24,6 +24,8 @@ export interface IEntry {
   readonly seq: number;
   readonly cell: ICell;
   readonly alert: Alert;
+  /** Why it is no news, where every kernel is refused this as it starts. */
+  readonly expected?: string;
 }
 
 export interface ICounts {
@@ -259,7 +261,8 @@ export function readPage(
           ? field // each time is another
           : intern(text(field));
     }
-    entries.push({ seq, cell: readCell(line.cell), alert });
+    const expected = text(line.expected, 200) || undefined;
+    entries.push({ seq, cell: readCell(line.cell), alert, expected });
   }
   return {
     confined: source.confined !== false,

@@ -72,11 +72,10 @@ export function describe(
   if (!state.confined) {
     return trans.__('This kernel is not confined');
   }
-  const { total } = record.counts;
   const title = visible(state.profile?.title ?? state.profile?.name ?? '');
   const counted = state.alertsNotHeard
     ? trans.__('what is refused is not shown')
-    : trans._n('%1 violation', '%1 violations', total);
+    : trans._n('%1 violation', '%1 violations', record.violations);
   return state.recording
     ? trans.__('Recording under profile %1, %2', title, counted)
     : trans.__('Confined by profile %1, %2', title, counted);

@@ -48,6 +48,7 @@ export function Detail(props: {
     [trans.__('Details'), dataOf(entry)],
     [trans.__('Process ID'), String(entry.alert.PID ?? '')],
     [trans.__('Cell'), cellWords(entry.cell, trans)],
+    [trans.__('Expected'), entry.expected ?? ''],
     [trans.__('Kernel'), props.kernel],
     [trans.__('Time'), when(timeOf(entry))]
   ];

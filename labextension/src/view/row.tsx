@@ -47,6 +47,14 @@ export function Row(props: {
             ×{row.count.toLocaleString()}
           </span>
         )}
+        {entry.expected && (
+          <span
+            className="jp-ModelArmor-cells"
+            title={visible(entry.expected, 200)}
+          >
+            {trans.__('start-up, expected')}
+          </span>
+        )}
         {cells.length > 0 && (
           <span className="jp-ModelArmor-cells" title={trans.__('Cells')}>
             {cells

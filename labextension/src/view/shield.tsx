@@ -73,7 +73,7 @@ function Shield(props: {
       : kind === 'violated'
         ? shieldAlertIcon
         : shieldIcon;
-  const total = record?.counts.total ?? 0;
+  const total = record?.violations ?? 0;
   return (
     <button
       className="jp-ModelArmor-shield"
@@ -134,7 +134,7 @@ function kindOf(
   if (record.state.recording) {
     return 'recording';
   }
-  return record.counts.total > 0 ? 'violated' : 'confined';
+  return record.violations > 0 ? 'violated' : 'confined';
 }
 
 function lost(connection: Connection): boolean {

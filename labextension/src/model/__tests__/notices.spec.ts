@@ -28,6 +28,12 @@ describe('notices', () => {
     expect(notices.fresh(record).map(({ seq }) => seq)).toEqual([4]);
   });
 
+  it('are not of what every kernel is refused as it starts', () => {
+    const record = new KernelRecord('k', 1000);
+    record.add(page([entry(1, { expected: 'a habit' }), entry(2)]), 0);
+    expect(new Notices().fresh(record).map(({ seq }) => seq)).toEqual([2]);
+  });
+
   it('are not of alerts about dropped alerts', () => {
     const record = new KernelRecord('k', 1000);
     record.add(page([entry(1, { Operation: 'AlertThreshold' })]), 0);

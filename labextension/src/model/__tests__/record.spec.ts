@@ -1,4 +1,5 @@
 import { KernelRecord } from '../record';
+import { NO_COUNTS } from '../wire';
 import { entry, page, state } from './support';
 
 const lines = (from: number, to: number) =>
@@ -28,6 +29,16 @@ describe('a record', () => {
     record.add(page(lines(1, 3)), 0);
     record.add(page(lines(2, 5)), 0);
     expect(record.entries.map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  it('counts apart what every kernel is refused as it starts', () => {
+    const record = new KernelRecord('k', 100);
+    const counts = { ...NO_COUNTS, total: 7 };
+    record.add(page([entry(1, { expected: 'x' }), entry(2)], { counts }), 0);
+    expect(record.counts.total).toBe(7);
+    expect(record.violations).toBe(6);
+    record.reset();
+    expect(record.violations).toBe(0);
   });
 
   it('counts what the server no longer had', () => {

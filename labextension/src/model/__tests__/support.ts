@@ -2,7 +2,7 @@ import { ApiError, IApi } from '../api';
 import { IEntry, IPage, IState, readPage, readState } from '../wire';
 
 export function entry(seq: number, more: Record<string, unknown> = {}): IEntry {
-  const { cell, ...alert } = more;
+  const { cell, expected, ...alert } = more;
   return {
     seq,
     cell: (cell as IEntry['cell']) ?? {
@@ -10,6 +10,7 @@ export function entry(seq: number, more: Record<string, unknown> = {}): IEntry {
       msgId: 'm1',
       executionCount: 1
     },
+    expected: expected as string | undefined,
     alert: {
       Operation: 'File',
       Action: 'Block',
