@@ -81,12 +81,12 @@ class Reader(threading.Thread):
         with open(self._events, "rb", buffering=1 << 16) as lines:  # noqa: PTH123  a descriptor
             for line in lines:
                 try:
-                    self._handle(json.loads(line))
+                    self._take(json.loads(line))
                 except (ValueError, KeyError, IndexError, TypeError):
                     continue  # half a line of a helper that was killed
         self.life.settled.set()
 
-    def _handle(self, event: dict[str, Any]) -> None:
+    def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "alert":
                 alert = self._alert(event)
