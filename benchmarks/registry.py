@@ -330,7 +330,8 @@ MLflow's.
 * Two `mlflow server`s with one process each and SQLite, one with `modelarmor:` before the address
   of its registry. {calls} calls of each kind to each, in turns and in random order, over one kept
   connection each. No policy is generated meanwhile: `worker.enabled` is false, as where `modelarmor
-  registry worker` runs on a machine of its own.
+  registry worker` runs on a machine of its own. So the versions that are searched wait for theirs;
+  of one that has a policy a list shows two short tags more.
 * A scikit-learn classifier, version 1 and champion of both registries, approved in ours. Each of
   {starts} rounds starts `mlflow models serve` and `modelarmor serve -m models:/iris@champion`, in
   random order. *Ready* is from the start of the command to the first answer of `/ping`.

@@ -34,6 +34,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from mlflow.store.tracking.dbmodels.models import SqlRun
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 from sqlalchemy.orm import Session, subqueryload
 
@@ -641,10 +642,11 @@ class Gate(_Base):  # type: ignore[misc]
         try:
             if not isinstance(store, Runs):
                 return str(store.get_run(run_id).info.user_id or "")
-            # Without its metrics, which may be many; and from here, where the runs lie here too.
+            # Nothing else of it; and from here, where the runs lie in this database too.
             here = nullcontext(session) if store.db_uri == self.db_uri else None
             with here or store.ManagedSessionMaker() as opened:
-                return str(store._get_run(opened, run_id).user_id or "")
+                runs = store._get_query(opened, SqlRun).filter(SqlRun.run_uuid == run_id)
+                return str(runs.with_entities(SqlRun.user_id).scalar() or "")
         except MlflowException:  # a run of another server; the client may name any
             return ""
 

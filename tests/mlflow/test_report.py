@@ -270,7 +270,11 @@ def test_large_registry_is_queued_and_reported_on_in_few_transactions(tmp_path, 
     shutil.copy(template(), tmp_path / "mlflow.db")
     config = tmp_path / "registry.yaml"
     config.write_text("worker: {enabled: false}\n")
-    monkeypatch.setenv("MODELARMOR_REGISTRY_CONFIG", str(config))
+    monkeypatch.setenv(settings.VARIABLE, str(config))
+    monkeypatch.setenv(constants.SERVE_ARTIFACTS_ENV_VAR, "true")
+    monkeypatch.setenv(constants.ARTIFACTS_DESTINATION_ENV_VAR, str(tmp_path))
+    monkeypatch.setattr(handlers, "_artifact_repo", None)
+    monkeypatch.setattr(handlers, "_tracking_store", None)
     database = f"sqlite:///{tmp_path}/mlflow.db"
     plain = SqlAlchemyStore(database)
     plain.create_registered_model("many")
