@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -198,6 +199,52 @@ def fill(
         template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
     )
     return tuple(_fill_policy(policy, filler) for policy in unfilled(text, name=name))
+
+
+def read(
+    paths: Iterable[str | Path],
+    *,
+    workspace: Path = Path("/workspace"),
+    home: Path | None = None,
+    tmp: Path = Path("/scratch"),
+    prefix: Path = Path(sys.prefix),
+    model: Path | None = Path("/model"),
+) -> tuple[list[Policy], list[document.Problem]]:
+    """Read policies as `document.inspect` does, templates filled in where a file has any.
+
+    Args:
+        paths: files, and directories whose ``*.yaml`` and ``*.yml`` files are meant.
+        workspace, home, tmp, prefix, model: as for :func:`load`. For looking at rules the defaults
+            do, which stand for places that each workload has of its own.
+
+    Raises:
+        ProfileError: a template is where none can be, is not known, or stands for nothing.
+    """
+    policies: list[Policy] = []
+    problems: list[document.Problem] = []
+    for file in document.files(paths, problems):
+        found, wrong = document.inspect(file)
+        if any("${" in problem.what for problem in wrong):
+            marked = _mark(file.read_text(encoding="utf-8", errors="replace"))
+            if model is None and f"{_MARK}MODEL" in marked:
+                raise ProfileError(
+                    f"{file}: names ${{MODEL}}, the directory of the model that it was made for;"
+                    " fill it in: modelarmor generate MODEL -o FILE --fill MODEL=DIR"
+                )
+            found, wrong = document.inspect(marked, name=str(file))
+            filler = _Filler(
+                template_values(
+                    workspace=workspace,
+                    home=Path.home() if home is None else home,
+                    tmp=tmp,
+                    prefix=prefix,
+                    model=model,
+                )
+            )
+            found = [] if wrong else [_fill_policy(policy, filler) for policy in found]
+        policies += found
+        problems += wrong
+    return policies, problems
 
 
 def unfilled(text: str, *, name: str) -> tuple[Policy, ...]:

@@ -184,3 +184,34 @@ def test_the_scratch_directory_of_a_run_that_was_killed_goes_with_the_next(tmp_p
     assert any(base.iterdir())
     assert modelarmor(*run, "true", TMPDIR=str(tmp_path)).returncode == 0
     assert not any(base.iterdir())
+
+
+def test_templates_are_filled_in_where_a_policy_is_looked_at() -> None:
+    policy = "kernel_profiles/notebook/policy.yaml"
+    linted = modelarmor("lint", policy)
+    assert linted.returncode == 0, linted.stdout
+    done = modelarmor("explain", policy, "--read", "/home/ada/.ssh/id_rsa", HOME="/home/ada")
+    assert done.returncode == 1
+    assert "Block directory /home/ada/.ssh/" in done.stdout
+    assert modelarmor("explain", policy, "--write", "/workspace/x").returncode == 0
+
+
+def test_a_policy_of_a_model_is_enforced_once_it_says_where_the_model_is(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    text = (ROOT / "kernel_profiles" / "untrusted-model" / "policy.yaml").read_text()
+    policy.write_text(text)
+    command = ("run", "--policy", str(policy), "--workspace", str(tmp_path), "--", "true")
+    refused = modelarmor(*command)
+    assert refused.returncode == 2
+    assert "--fill MODEL=DIR" in refused.stderr
+    policy.write_text(text.replace("${MODEL}", str(tmp_path)))
+    assert modelarmor(*command).returncode == 0
+
+
+def test_a_template_that_nobody_knows_is_a_mistake(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    text = (ROOT / "examples" / "pytorch-app" / "policy.yaml").read_text()
+    policy.write_text(text.replace("/etc/gshadow", "${NOWHERE}/gshadow"))
+    done = modelarmor("explain", str(policy), "--read", "/etc/shadow")
+    assert done.returncode == 2
+    assert "${NOWHERE}" in done.stderr

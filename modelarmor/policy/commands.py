@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelarmor import __version__
+from modelarmor.policy import document
 from modelarmor.policy import lint as linter
 from modelarmor.policy.decide import Decision, Operation, OperationKind, Table
-from modelarmor.policy.document import Problem, inspect, load_files
+from modelarmor.policy.document import Problem
 from modelarmor.policy.model import PathRule, Place, Policy, Posture, Rule
 
 _ENFORCERS: Final[dict[str, linter.Enforcer | None]] = {
@@ -83,14 +84,13 @@ def _add_lint(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    policies: list[Policy] = []
-    problems: list[Problem] = []
-    for file in _files(arguments.files):
+    from modelarmor import profiles
+
+    files = _files(arguments.files)
+    for file in files:
         if not os.access(file, os.R_OK):  # which is no mistake in a document
             raise ValueError(f"{file} cannot be read: it is not there, or not yours to read")
-        found, wrong = inspect(file)
-        policies += found
-        problems += wrong
+    policies, problems = profiles.read(files)
     findings = linter.lint(
         policies,
         problems=problems,
@@ -110,15 +110,10 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _files(names: list[str]) -> list[Path]:
-    files: list[Path] = []
-    for path in map(Path, names):
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
-        if not inside:
-            raise ValueError(f"{path} holds no *.yaml file; name a file or another directory")
-        files += inside
+    empty: list[Problem] = []
+    files = list(document.files(names, empty))
+    if empty:
+        raise ValueError("; ".join(map(str, empty)))
     return files
 
 
@@ -161,8 +156,13 @@ def _participle(kind: str) -> str:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from modelarmor import profiles
+
     operation, note = _operation(arguments)
-    table = Table(load_files(arguments.policies), Posture.all(arguments.posture))
+    policies, problems = profiles.read(arguments.policies)
+    if problems:
+        raise document.PolicyError(problems)
+    table = Table(policies, Posture.all(arguments.posture))
     decision = table.decide(operation)
     weaker = [
         (policy, rule)

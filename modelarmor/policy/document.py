@@ -11,7 +11,7 @@ prints it. What is written is the same, with no field of our own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +19,7 @@ from . import _nodes, _schema, _write
 from ._problems import Log, PolicyError, Problem
 from .model import Place, Policy
 
-__all__ = ["PolicyError", "Problem", "dump", "inspect", "load", "load_files"]
+__all__ = ["PolicyError", "Problem", "dump", "files", "inspect", "load", "load_files"]
 
 Source = str | Path | bytes | TextIO
 
@@ -75,21 +75,32 @@ def load_files(paths: Iterable[str | Path]) -> list[Policy]:
     """
     policies: list[Policy] = []
     problems: list[Problem] = []
-    for path in map(Path, paths):
-        files = [path]
-        if path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.suffix in (".yaml", ".yml"))
-            if not files:
-                problems.append(
-                    Problem(Place(str(path)), "", "holds no *.yaml file", "name a file or another")
-                )
-        for file in files:
-            found, wrong = inspect(file)
-            policies.extend(found)
-            problems.extend(wrong)
+    for file in files(paths, problems):
+        found, wrong = inspect(file)
+        policies.extend(found)
+        problems.extend(wrong)
     if problems:
         raise PolicyError(problems)
     return policies
+
+
+def files(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Path]:
+    """The files that are meant: each path, or what a directory has of YAML.
+
+    Args:
+        paths: files and directories.
+        problems: gets one for each directory that has none.
+    """
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(f for f in path.iterdir() if f.suffix in (".yaml", ".yml"))
+        yield from inside
+        if not inside:
+            problems.append(
+                Problem(Place(str(path)), "", "holds no *.yaml file", "name a file or another")
+            )
 
 
 def dump(policies: Sequence[Policy]) -> str:

@@ -488,7 +488,10 @@ class _Conversation:
         try:
             import art
         except ImportError as error:
-            return {"error": f"the attack library is not installed in this environment: {error}"}
+            return {
+                "error": f"the attack library is not installed in the model's environment ({error});"
+                " run pip install 'modelarmor[redteam]' there"
+            }
         return {
             "classes": classes,
             "no_gradients": self._attacker.gradients,

@@ -138,7 +138,12 @@ def _workload(arguments: argparse.Namespace, command: list[str], scratch: Path) 
     workspace = arguments.workspace.resolve()
     if not workspace.is_dir():
         raise ValueError(f"--workspace {arguments.workspace}: is not a directory")
-    policies = document.load_files(arguments.policy) if arguments.policy else []
+    prefix = Path(os.environ.get("VIRTUAL_ENV") or sys.prefix)
+    policies, problems = profiles.read(
+        arguments.policy, workspace=workspace, tmp=scratch, prefix=prefix, model=None
+    )
+    if problems:
+        raise document.PolicyError(problems)
     if arguments.policy and not policies:
         raise ValueError("--policy: there is no policy in it, so nothing would be confined")
     network = Egress.from_network_policy(arguments.network) if arguments.network else None
@@ -150,7 +155,6 @@ def _workload(arguments: argparse.Namespace, command: list[str], scratch: Path) 
             name, command, policies, posture or Posture(), network or Egress.unrestricted(),
             capabilities=capabilities, cwd=workspace,
         )  # fmt: skip
-    prefix = Path(os.environ.get("VIRTUAL_ENV") or sys.prefix)
     profile = profiles.load(
         arguments.profile or "notebook",
         workspace=workspace,
