@@ -489,7 +489,7 @@ class _Conversation:
             import art
         except ImportError as error:
             return {
-                "error": f"the attack library is not installed in the model's environment ({error});"
+                "error": f"the attack library is missing in the model's environment ({error});"
                 " run pip install 'modelarmor[redteam]' there"
             }
         return {
