@@ -518,14 +518,21 @@ def _tell(stream: TextIO) -> Callable[[str], None]:
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
     """MLflow's errors are the user's to read, without a traceback."""
+    # a server that is not there is said soon, not after some minutes of silence
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
+        import mlflow
         from mlflow.exceptions import MlflowException
+
+        from modelarmor.generate.artifact.inspection import public
     except ImportError:
         raise ValueError("MLflow is missing: pip install 'modelarmor[mlflow]'") from None
     try:
         yield
     except MlflowException as error:
-        raise ValueError(str(error)) from None
+        asked = public(mlflow.get_registry_uri())
+        said = str(error)
+        raise ValueError(said if asked in said else f"{said} (the registry is {asked})") from None
 
 
 def _day(text: str) -> datetime:

@@ -255,7 +255,7 @@ def subject_of(version: Any) -> tuple[Subject, str]:
         progress = version.tags.get(names.PROGRESS, "")
         if state in _PENDING:
             raise StillGeneratingError(
-                f"{uri}: its policy is being made, {state} {progress}".rstrip()
+                f"{uri}: its policy is still being made ({progress or state}); try again in a while"
             )
         raise NothingToReviewError(
             f"{uri} cannot be reviewed: its policy is {state} {progress}".rstrip()

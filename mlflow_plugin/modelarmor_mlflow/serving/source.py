@@ -71,6 +71,11 @@ def found(
         )
     exact = uri if version is None else f"models:/{version.name}/{version.version}"
     with open_model(exact, progress=progress) as model:
+        if not (model.root / "MLmodel").is_file():
+            raise ServeError(
+                f"{exact} is no MLflow model: a directory with a file MLmodel, which says how"
+                " it is loaded and asked; save it with mlflow.<flavour>.save_model"
+            )
         if not model.artifact.digest:
             told = "; ".join(finding.title for finding in model.artifact.findings)
             raise ServeError(f"{exact} cannot be served: its files cannot be vouched for: {told}")
@@ -99,7 +104,7 @@ def _approved(version: Any, model: Model, unreviewed: bool, config: Path | None)
         subject, _ = deciding.subject_of(version)
         evidence = deciding.evidence_of(MlflowClient(), version, subject)
     except deciding.NothingToReviewError as error:
-        raise ServeError(f"{uri} cannot be served: {error}") from None
+        raise ServeError(f"cannot serve {error}") from None
     if model.artifact.digest != subject.artifact:
         raise ServeError(
             f"{uri} cannot be served: its files have changed since the policy was made"

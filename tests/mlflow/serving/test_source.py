@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sqlite3
 
 import pytest
@@ -121,3 +122,13 @@ def test_a_model_whose_files_cannot_be_vouched_for_is_refused(tmp_path):
         found(str(model), unreviewed=True),
     ):
         pytest.fail("served")
+
+
+def test_a_file_alone_is_refused_before_anything_is_done_with_it(tmp_path):
+    model = tmp_path / "model.pkl"
+    model.write_bytes(pickle.dumps({}))
+    with (
+        pytest.raises(ServeError, match="is no MLflow model"),
+        found(str(model), unreviewed=True),
+    ):
+        pass
