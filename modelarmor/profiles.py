@@ -383,9 +383,12 @@ def template_values(**given: Path | None) -> dict[str, tuple[str, ...]]:
             if "\0" in item:
                 raise ProfileError(f"{name}: {item!r} is no path")
             if name != "home" and real_home.is_relative_to(item):
+                holds = f"contains the home directory {real_home}"
+                what = "is your home directory" if item == str(real_home) else holds
                 raise ProfileError(
-                    f"{name}: {item} contains the home directory {real_home}, so granting it would"
-                    " grant every credential in there; choose a directory of its own"
+                    f"{name}: {item} {what},"
+                    " so granting it would grant every credential in there; choose a directory of"
+                    " its own"
                     + (" (`modelarmor run --workspace DIR`)" if name == "workspace" else "")
                 )
     return values
