@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.entities.model_registry.model_version_stages import (
     STAGE_DELETED_INTERNAL,
     get_canonical_stage,
@@ -123,7 +123,6 @@ class Gate(_Base):  # type: ignore[misc]
             return super().create_model_version(
                 name, source, run_id, own, run_link, told, local_model_path, model_id
             )
-        own.append(ModelVersionTag(names.STATE, jobs.GENERATED if trusted else jobs.QUEUED))
         with self.transactions.transaction() as session:
             known = self._admit(session, str(name), origin, digest) if origin and trusted else None
             made = super().create_model_version(
@@ -132,6 +131,7 @@ class Gate(_Base):  # type: ignore[misc]
             self._refuse_waiting_alias(made)
             about = self._made(session, made, str(source))
             self._enqueue(session, about, self._authors(session, run_id), known)
+            self._show_new(session, made, known)
             if known is not None and origin is not None:
                 self._show_copy(session, about, origin)
         self.on_work()
@@ -617,6 +617,9 @@ class Gate(_Base):  # type: ignore[misc]
             workspace=made.workspace, model=made.name, version=int(made.version),
             created=made.creation_timestamp, location=source, stage=made.current_stage,
         )  # fmt: skip
+
+    def _show_new(self, session: Session, made: ModelVersion, known: jobs.Result | None) -> None:
+        tags.show_new(session, made, jobs.GENERATED if known else jobs.QUEUED)
 
     def _show_copy(self, session: Session, about: Version, origin: Version) -> None:
         tags.copied_from(

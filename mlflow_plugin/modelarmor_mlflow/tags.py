@@ -7,10 +7,11 @@ that somebody forged in the database misleads a reader and opens nothing.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final, cast
 
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag
-from sqlalchemy import delete
+from sqlalchemy import Table, delete, insert
 from sqlalchemy.orm import Session
 
 from modelarmor.generate.evidence import Evidence
@@ -18,6 +19,22 @@ from modelarmor.generate.evidence import Evidence
 from . import jobs, names, summary
 from .review import Verdict
 from .statements import Subject
+
+_NEW: Final = insert(cast(Table, SqlModelVersionTag.__table__))
+
+
+def show_new(session: Session, made: ModelVersion, state: str) -> None:
+    """Show the state of a version that this transaction has made, which has no tag of ours yet.
+
+    Not by way of the ORM, as who registers a version waits for this.
+    """
+    session.connection().execute(
+        _NEW,
+        {
+            "workspace": made.workspace, "name": made.name, "version": made.version,
+            "key": names.STATE, "value": state,
+        },
+    )  # fmt: skip
 
 
 def show_job(session: Session, row: SqlModelVersion, state: str, progress: str = "") -> None:
