@@ -82,7 +82,7 @@ class Reader(threading.Thread):
             for line in lines:
                 try:
                     self._take(json.loads(line))
-                except (ValueError, KeyError, IndexError, TypeError):
+                except (ValueError, KeyError, IndexError):
                     continue  # half a line of a helper that was killed
         self.life.settled.set()
 
