@@ -133,7 +133,7 @@ def test_nothing_that_a_kernel_started_outlives_it(kernel: StartKernel, place: P
                 "os.wait()\n"
                 "print(os.read(r, 20).decode())"
             )
-            daemon = psutil.Process(int(told))
+            daemon = psutil.Process(int(told.split()[0]))  # a warning about fork may follow
             helper = psutil.Process(k.provisioner.pid)
             family = [daemon, helper, *helper.children(recursive=True)]
 
