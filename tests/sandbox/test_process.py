@@ -54,6 +54,49 @@ def test_a_blocked_program_does_not_run() -> None:
     assert outcome.resources("Process") == [true]
 
 
+def test_more_executions_than_can_be_checked_again_are_refused(tmp_path: Path) -> None:
+    """Each that failed waits to be looked at; one that is not remembered could be swapped."""
+    noexec = tmp_path / "noexec"
+    noexec.write_text("neither a program nor a script\n")
+    noexec.chmod(0o755)
+    rules = policy("  process: {matchPaths: [{execname: nmap}]}\n  action: Block\n")
+    outcome = confined(
+        python(f"""
+            import os, signal, subprocess
+            children = []
+            for _ in range(300):
+                read, write = os.pipe()
+                children.append(os.fork())
+                if not children[-1]:
+                    try:
+                        os.execv("{noexec}", ["noexec"])
+                    except OSError as error:
+                        os.write(write, str(error.errno).encode())
+                    signal.pause()
+                os.close(write)
+                said = os.read(read, 9).decode()
+                os.close(read)
+            print("last:", os.strerror(int(said)))
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            while True:  # until that they are gone was noticed
+                try:
+                    print(subprocess.run(["echo", "runs"], capture_output=True).stdout)
+                    break
+                except BlockingIOError:
+                    pass
+            """),
+        rules,
+        cwd=tmp_path,
+    )
+    assert outcome.status == 0, outcome.output
+    assert outcome.output.splitlines() == [
+        "last: Resource temporarily unavailable",
+        "b'runs\\n'",
+    ]
+
+
 def test_an_allow_list_refuses_the_rest_by_the_default_posture(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/file").write_text("inside")

@@ -325,22 +325,25 @@ static struct pending_exec {
 	pid_t pid;
 	dev_t dev;
 	ino_t ino, before;
-	struct timespec until;
+	struct timespec since;
 } pending[256];
 static int n_pending;
+/* An exec that has not happened by then has failed: nobody is kept from running for that long. */
+enum { EXEC_SECONDS = 30, LATE_NS = 50000000 };
 
-static void expect_exec(struct task *task, const struct stat *st) {
+/* False if there is no room to remember one more; then it must not be let through. */
+static bool expect_exec(struct task *task, const struct stat *st) {
 	struct stat before = {0};
 	char link[64];
+	if (n_pending == (int)countof(pending))
+		return false;
 	snprintf(link, sizeof link, "/proc/%d/exe", task->pid);
 	stat(link, &before);
-	if (n_pending == (int)countof(pending))
-		return;
 	struct pending_exec *exec = &pending[n_pending++];
 	*exec = (struct pending_exec){.pid = task_tgid(task), .dev = st->st_dev, .ino = st->st_ino,
 				      .before = before.st_ino};
-	clock_gettime(CLOCK_MONOTONIC, &exec->until);
-	exec->until.tv_sec += 2;
+	clock_gettime(CLOCK_MONOTONIC, &exec->since);
+	return true;
 }
 
 /* Looks at what runs where an exec was let through, and ends it if the policy refuses that. False
@@ -386,16 +389,24 @@ static void settle_execs_of(const struct plan *plan, pid_t pid) {
 /* Looks at the execs let through; returns the milliseconds until it wants to look again, -1 never. */
 int notify_tick(const struct plan *plan) {
 	struct timespec now;
+	static long looked; /* at those that are late: most of them have failed, so that is seldom */
+	bool fresh = false;
 	if (!n_pending)
 		return -1;
 	clock_gettime(CLOCK_MONOTONIC, &now);
+	bool seldom = now.tv_nsec / LATE_NS != looked;
+	looked = now.tv_nsec / LATE_NS;
 	for (int i = 0; i < n_pending;) {
-		if (exec_settled(plan, &pending[i]) || now.tv_sec > pending[i].until.tv_sec)
+		time_t age = now.tv_sec - pending[i].since.tv_sec;
+		bool late = age >= 2;
+		if ((!late || seldom) && (exec_settled(plan, &pending[i]) || age > EXEC_SECONDS)) {
 			pending[i] = pending[--n_pending];
-		else
+		} else {
+			fresh |= !late;
 			i++;
+		}
 	}
-	return n_pending ? 2 : -1;
+	return !n_pending ? -1 : fresh ? 2 : LATE_NS / 1000000;
 }
 
 /* The dynamic loader that a program names (PT_INTERP), or an empty string. */
@@ -451,6 +462,7 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 	}
 	task->argv = argv;
 	bool enforce = plan->modes[TRAP_EXEC] == MODE_ENFORCE, good = true, loader = false;
+	int error = EACCES;
 	if (n_pending)
 		settle_execs_of(plan, task_tgid(task));
 	for (int depth = 0; good && depth < 5; depth++) {
@@ -475,8 +487,10 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 			notify_report(task, &verdict, "Process", resource, "syscall=SYS_EXECVE");
 		}
 		good = verdict.allow;
-		if (good && enforce && !first && !loader)
-			expect_exec(task, &st);
+		if (good && enforce && !first && !loader && !expect_exec(task, &st)) {
+			good = false;
+			error = EAGAIN; /* as where a user has too many processes, execve(2) */
+		}
 		if (loader)
 			break;
 		interpreter_of(at.fd, script, &loader);
@@ -491,7 +505,7 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 		started |= first;
 		notify_continue(task->listener, task->id);
 	} else {
-		notify_reply(task->listener, task->id, EACCES, 0);
+		notify_reply(task->listener, task->id, error, 0);
 	}
 }
 
