@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +99,59 @@ def test_more_executions_than_can_be_checked_again_are_refused(tmp_path: Path) -
         "last: Resource temporarily unavailable",
         "b'runs\\n'",
     ]
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Callable[..., Path]:
+    """Compiles a C program into the test's directory."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+
+    def compile_it(name: str, source: str, *options: str) -> Path:
+        subprocess.run(
+            ["cc", "-O1", "-w", "-x", "c", "-o", name, "-", *options],
+            cwd=tmp_path, input=source, text=True, check=True,
+        )  # fmt: skip
+        return tmp_path / name
+
+    return compile_it
+
+
+@pytest.mark.parametrize("noise", [[], ["noise"]], ids=["itself", "with a second thread"])
+def test_a_program_that_is_swapped_while_it_is_executed_is_ended(
+    tmp_path: Path, compiled: Callable[..., Path], noise: list[str]
+) -> None:
+    swap = compiled("swap", (Path(__file__).parent / "swap.c").read_text())
+    blocked = tmp_path / "blocked-sleep"
+    shutil.copy("/bin/sleep", blocked)
+    rules = policy(
+        f"  process: {{matchPatterns: [{{pattern: {tmp_path}/blocked-*}}]}}\n  action: Block\n"
+    )
+    command = [str(swap), "/bin/false" if noise else str(swap), str(blocked), "100", *noise]
+    outcome = confined(command, rules, cwd=tmp_path)
+    counted = re.search(r"ran (\d+), ended (\d+), own (\d+), refused (\d+)", outcome.output)
+    assert counted, outcome.output
+    assert counted[1] == "0"
+    assert any(int(number) for number in counted.groups()[1:]), "it was tried"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the loader is written for x86_64")
+@pytest.mark.parametrize("slashes", [1, 300])
+def test_a_blocked_program_is_no_other_programs_loader(
+    tmp_path: Path, compiled: Callable[..., Path], slashes: int
+) -> None:
+    ends = 'void _start(void) { __asm__ volatile("syscall" : : "a"(60), "D"(0)); }'  # exit(0)
+    blocked = compiled("blocked-loader", ends, "-static", "-nostdlib")
+    main = "int main(void) { return 1; }"
+    named = "/" * slashes + str(blocked).lstrip("/")
+    program = compiled("program", main, f"-Wl,--dynamic-linker={named}")
+    assert confined([str(program)]).status == 0, "the loader runs in its place"
+    rules = policy(
+        f"  process: {{matchPatterns: [{{pattern: {tmp_path}/blocked-*}}]}}\n  action: Block\n"
+    )
+    outcome = confined(["sh", "-c", f"{program} && echo ran"], rules)
+    assert "Permission denied" in outcome.output
+    assert outcome.resources("Process") == [str(blocked)]
 
 
 def test_an_allow_list_refuses_the_rest_by_the_default_posture(tmp_path: Path) -> None:

@@ -322,14 +322,14 @@ static void handle_open(const struct plan *plan, struct task *task, int dirfd, u
 /* An exec that was let through: the path in the child's memory may have changed since, so what really
  * runs is looked at afterwards. Used where no kernel rule holds the same line. */
 static struct pending_exec {
-	pid_t pid;
-	dev_t dev;
+	pid_t pid, thread;
+	dev_t dev, before_dev;
 	ino_t ino, before;
 	struct timespec since;
 } pending[256];
 static int n_pending;
 /* An exec that has not happened by then has failed: nobody is kept from running for that long. */
-enum { EXEC_SECONDS = 30, LATE_NS = 50000000 };
+enum { EXEC_SECONDS = 30, LOOK_NS = 2000000, LATE_NS = 50000000 };
 
 /* False if there is no room to remember one more; then it must not be let through. */
 static bool expect_exec(struct task *task, const struct stat *st) {
@@ -340,8 +340,9 @@ static bool expect_exec(struct task *task, const struct stat *st) {
 	snprintf(link, sizeof link, "/proc/%d/exe", task->pid);
 	stat(link, &before);
 	struct pending_exec *exec = &pending[n_pending++];
-	*exec = (struct pending_exec){.pid = task_tgid(task), .dev = st->st_dev, .ino = st->st_ino,
-				      .before = before.st_ino};
+	*exec = (struct pending_exec){.pid = task_tgid(task), .thread = task->pid,
+				      .dev = st->st_dev, .ino = st->st_ino,
+				      .before = before.st_ino, .before_dev = before.st_dev};
 	clock_gettime(CLOCK_MONOTONIC, &exec->since);
 	return true;
 }
@@ -352,10 +353,13 @@ static bool exec_settled(const struct plan *plan, const struct pending_exec *exe
 	struct stat st;
 	char link[64];
 	snprintf(link, sizeof link, "/proc/%d/exe", exec->pid);
-	if (stat(link, &st) < 0 || (st.st_ino == exec->ino && st.st_dev == exec->dev))
+	if (stat(link, &st) < 0)
 		return true;
-	if (st.st_ino == exec->before)
+	/* First: a program that asks for itself again looks the same before its exec as after it. */
+	if (st.st_ino == exec->before && st.st_dev == exec->before_dev)
 		return false;
+	if (st.st_ino == exec->ino && st.st_dev == exec->dev)
+		return true;
 	autoclose int fd = open(link, O_PATH | O_CLOEXEC);
 	if (fd < 0)
 		return true;
@@ -374,10 +378,11 @@ static bool exec_settled(const struct plan *plan, const struct pending_exec *exe
 	return true;
 }
 
-/* A process that asks for another exec has its last one behind it: what runs then is no surprise. */
-static void settle_execs_of(const struct plan *plan, pid_t pid) {
+/* A thread that calls anything has its last exec behind it: what runs then is no surprise. Another
+ * thread's may still be under way. */
+static void settle_execs_of(const struct plan *plan, pid_t thread) {
 	for (int i = 0; i < n_pending;) {
-		if (pending[i].pid == pid) {
+		if (pending[i].thread == thread) {
 			exec_settled(plan, &pending[i]);
 			pending[i] = pending[--n_pending];
 		} else {
@@ -388,14 +393,17 @@ static void settle_execs_of(const struct plan *plan, pid_t pid) {
 
 /* Looks at the execs let through; returns the milliseconds until it wants to look again, -1 never. */
 int notify_tick(const struct plan *plan) {
+	static struct timespec looked;
 	struct timespec now;
-	static long looked; /* at those that are late: most of them have failed, so that is seldom */
 	bool fresh = false;
 	if (!n_pending)
 		return -1;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	bool seldom = now.tv_nsec / LATE_NS != looked;
-	looked = now.tv_nsec / LATE_NS;
+	if (now.tv_sec == looked.tv_sec && now.tv_nsec / LOOK_NS == looked.tv_nsec / LOOK_NS)
+		return LOOK_NS / 1000000;
+	/* Those that are late have failed, most of the time. */
+	bool seldom = now.tv_sec != looked.tv_sec || now.tv_nsec / LATE_NS != looked.tv_nsec / LATE_NS;
+	looked = now;
 	for (int i = 0; i < n_pending;) {
 		time_t age = now.tv_sec - pending[i].since.tv_sec;
 		bool late = age >= 2;
@@ -406,8 +414,11 @@ int notify_tick(const struct plan *plan) {
 			i++;
 		}
 	}
-	return !n_pending ? -1 : fresh ? 2 : LATE_NS / 1000000;
+	return !n_pending ? -1 : (fresh ? LOOK_NS : LATE_NS) / 1000000;
 }
+
+/* More than 64 KiB of them the kernel refuses (load_elf_phdrs, fs/binfmt_elf.c). */
+enum { MAX_SEGMENTS = 65536 / sizeof(Elf64_Phdr) };
 
 /* The dynamic loader that a program names (PT_INTERP), or an empty string. */
 static void loader_of(int in, const char *head, ssize_t n, char *to) {
@@ -416,16 +427,18 @@ static void loader_of(int in, const char *head, ssize_t n, char *to) {
 	if (n < (ssize_t)sizeof elf)
 		return;
 	memcpy(&elf, head, sizeof elf);
-	for (int i = 0; i < elf.e_phnum && i < 128; i++) {
+	for (int i = 0; i < elf.e_phnum && i < MAX_SEGMENTS; i++) {
 		uint64_t at = elf.e_phoff + (uint64_t)i * sizeof segment;
 		if (at < (uint64_t)n && (uint64_t)n - at >= sizeof segment) /* usually read already */
 			memcpy(&segment, head + at, sizeof segment);
 		else if (pread(in, &segment, sizeof segment, (off_t)at) != sizeof segment)
 			return;
-		if (segment.p_type != PT_INTERP || !segment.p_filesz || segment.p_filesz > 255)
+		if (segment.p_type != PT_INTERP)
 			continue;
+		if (segment.p_filesz < 2 || segment.p_filesz > PATH_MAX)
+			return; /* the kernel looks at the first one only, and refuses it then */
 		ssize_t size = pread(in, to, segment.p_filesz, (off_t)segment.p_offset);
-		to[size > 0 ? size : 0] = 0;
+		to[size > 0 ? size - 1 : 0] = 0; /* the kernel demands that it ends so */
 		return;
 	}
 }
@@ -451,9 +464,9 @@ static void interpreter_of(int fd, char *to, bool *loader) {
 
 static void handle_exec(const struct plan *plan, struct task *task, int dirfd, uint64_t address,
 			uint64_t argv, int flags) {
-	char path[PATH_MAX], script[256];
+	char path[PATH_MAX], script[PATH_MAX];
 	struct resolved at = {.fd = -1, .parent = -1};
-	struct stat st;
+	struct stat st = {0}, runs = {0}; /* looked at; that the process will be, once it runs */
 	bool first = !started && task->pid == first_child;
 	int n = task_read_string(task->pid, address, path, sizeof path);
 	if (n < 0 || (!n && !(flags & AT_EMPTY_PATH))) {
@@ -463,13 +476,18 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 	task->argv = argv;
 	bool enforce = plan->modes[TRAP_EXEC] == MODE_ENFORCE, good = true, loader = false;
 	int error = EACCES;
-	if (n_pending)
-		settle_execs_of(plan, task_tgid(task));
-	for (int depth = 0; good && depth < 5; depth++) {
+	/* The file, five interpreters (exec_binprm, fs/exec.c) and a loader. */
+	for (int depth = 0; good && depth < 7; depth++) {
 		path_resolve(task, dirfd, path,
 			     flags & AT_SYMLINK_NOFOLLOW ? RESOLVE_LINK : RESOLVE_FOLLOW, &at);
-		if (at.fd < 0 || fstat(at.fd, &st) < 0 || !S_ISREG(st.st_mode))
-			break; /* nothing to run: the kernel has the right error */
+		if (at.fd < 0 || fstat(at.fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+			/* Nothing to run; the kernel has the right error, but might find something by then. */
+			error = at.fd >= 0 ? S_ISLNK(st.st_mode) ? ELOOP : EACCES : at.error ? at.error : ENOENT;
+			good = !enforce || first;
+			break;
+		}
+		if (!loader)
+			runs = st;
 		struct verdict verdict = notify_judge(plan, task, OP_EXEC, at.path, at.fd);
 		/* The command that the caller named, and the loader that every program names, are not the
 		 * posture's business; a Block rule's they are. */
@@ -487,10 +505,6 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 			notify_report(task, &verdict, "Process", resource, "syscall=SYS_EXECVE");
 		}
 		good = verdict.allow;
-		if (good && enforce && !first && !loader && !expect_exec(task, &st)) {
-			good = false;
-			error = EAGAIN; /* as where a user has too many processes, execve(2) */
-		}
 		if (loader)
 			break;
 		interpreter_of(at.fd, script, &loader);
@@ -501,6 +515,10 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 		dirfd = AT_FDCWD;
 	}
 	path_release(&at);
+	if (good && enforce && !first && !expect_exec(task, &runs)) {
+		good = false;
+		error = EAGAIN; /* as where a user has too many processes, execve(2) */
+	}
 	if (good) {
 		started |= first;
 		notify_continue(task->listener, task->id);
@@ -937,6 +955,8 @@ void notify_handle(const struct plan *plan, int listener, const struct seccomp_n
 	const __u64 *a = d->args;
 	int nr = d->nr;
 	task_init(&task, listener, req->id, (pid_t)req->pid);
+	if (n_pending)
+		settle_execs_of(plan, task.pid);
 	for (int i = 0; i < plan->n_syscalls; i++)
 		if (plan->syscalls[i].nr == nr) {
 			audit_syscall(plan, &task, d);
