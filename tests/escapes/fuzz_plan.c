@@ -9,6 +9,10 @@ static bool yes(void *context) {
 	return context != NULL;
 }
 
+static const char *shell(void *context) {
+	return context ? "/bin/sh" : "";
+}
+
 static const char *const *arguments(void *context, int *count) {
 	static const char *const args[] = {"-c", "", "\xff\n", NULL};
 	*count = context ? 3 : 0;
@@ -22,7 +26,7 @@ static void decide(const struct plan *plan) {
 		for (size_t i = 0; i < countof(paths); i++) {
 			struct operation op = {
 				.kind = (enum kind)kind, .path = paths[i],
-				.source = i % 2 ? "/bin/sh" : NULL, .parent = i % 3 ? "/bin/sh" : NULL,
+				.source = i % 5 ? shell : NULL, .parent = i % 3 ? shell : NULL,
 				.owner = yes, .tty = yes, .args = arguments,
 				.context = i % 2 ? (void *)plan : NULL,
 				.domain = AF_INET, .type = (int)i, .protocol = (int)i * 3};

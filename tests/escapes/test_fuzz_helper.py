@@ -57,8 +57,8 @@ pytestmark = [
 def _compile(output: Path, *arguments: object) -> Path:
     compiler = os.environ.get("CC", "cc")
     done = subprocess.run(
-        [compiler, "-std=gnu11", "-O1", "-D_GNU_SOURCE", f"-I{SOURCES}", *SANITIZE, "-o", output,
-         *map(str, arguments)], capture_output=True, text=True, check=False,
+        [compiler, "-std=gnu11", "-O1", "-Werror", "-D_GNU_SOURCE", f"-I{SOURCES}", *SANITIZE,
+         "-o", output, *map(str, arguments)], capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode and "asan" in done.stderr:
         pytest.skip("this compiler has no address sanitizer")
