@@ -204,7 +204,9 @@ def _decide(arguments: argparse.Namespace) -> int:
             expires=getattr(arguments, "expires", None),
         )
         identifier = case.submit(wanted, _signer(file))
+        standing = case.standing()
     print(f"{arguments.decision}: {case.subject.uri}, recorded as {identifier}")
+    print(f"{case.subject.uri} is now {standing}")
     return 0
 
 

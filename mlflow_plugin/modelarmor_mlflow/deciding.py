@@ -122,6 +122,11 @@ class Case:
             f"{as_text(review(self.evidence, earlier), colour=colour)}\n"
         )
 
+    def standing(self) -> str:
+        """How the review stands now, as the registry tells it."""
+        told = find_version(self.client, self.subject.uri).tags.get(names.REVIEW, "unknown")
+        return visible(told, 4000)
+
     def submit(self, wanted: Wanted, signer: Any) -> str:
         """Sign the decision and have it recorded.
 

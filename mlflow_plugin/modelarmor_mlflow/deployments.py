@@ -516,13 +516,14 @@ def _start(directory: Path, name: str, uri: str, config: dict[str, str]) -> _Dep
     ready = directory / "ready.json"
     ready.unlink(missing_ok=True)
     _write(directory / "token", secrets.token_urlsafe(24))
+    log = directory / "serve.log"
     command = [
         sys.executable, "-m", "modelarmor", *_arguments(uri, {"port": "0", **config}),
-        f"--alerts={directory / 'alerts.jsonl'}", "--admin-port=0",
+        f"--alerts={directory / 'alerts.jsonl'}", f"--log={log}", "--admin-port=0",
         f"--admin-token={directory / 'token'}", f"--ready-file={ready}",
     ]  # fmt: skip
-    log = directory / "serve.log"
-    with log.open("wb") as stream:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as stream:  # what is told before and after there is a log
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -63,8 +63,9 @@ class PublicKey:
     @classmethod
     def from_file(cls, file: Path) -> PublicKey:
         """Read a public key from a PEM file; raises `KeyFileError`."""
+        text = _read(file)
         try:
-            return cls.from_pem(_read(file))
+            return cls.from_pem(text)
         except KeyFileError as error:
             raise KeyFileError(f"{file}: {error}") from None
 

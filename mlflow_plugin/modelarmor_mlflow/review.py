@@ -235,7 +235,9 @@ def _objection(
 
 def _lacking(count: int, settings: Settings) -> list[str]:
     lacking = settings.quorum - count
-    told = f"{lacking} more approval{'s' if lacking > 1 else ''} of {settings.quorum}"
+    told = f"{lacking} more approval{'s' if lacking > 1 else ''}"
+    if settings.quorum > 1:
+        told += f" of {settings.quorum}"
     if not settings.reviewers:
         return [f"{told}, and nobody is trusted to give one (modelarmor keys trust)"]
     return [told]

@@ -432,7 +432,9 @@ def test_review_from_the_command_line(server, ada, name, capsys):
     assert main(["approve", uri, "--reason", "fine", *waive[:1], "no", *place]) == 2
     assert "should be FINDING=REASON" in capsys.readouterr().err
     assert main(["approve", uri, "--reason", "fine", "--quiet", *waive, *place]) == 0
-    assert capsys.readouterr().out.startswith(f"approve: {uri}, recorded as sha256:")
+    told = capsys.readouterr().out
+    assert told.startswith(f"approve: {uri}, recorded as sha256:")
+    assert told.endswith(f"{uri} is now approved by ada\n")
     server.client.set_registered_model_alias(name, "champion", "1")
     assert main(["revoke", f"models:/{name}@champion", "--reason", "bad", "--quiet", *place]) == 0
     assert main(["revoke", "models:/nobody/1", "--reason", "bad", *place]) == 2

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import secrets
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr
 from dataclasses import replace
 from functools import cache, partial
 from logging import makeLogRecord
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 #: exit status of what could not be confined, as container runtimes have it
 _CANNOT_CONFINE: Final = 125
-#: bytes of alerts in a file; as many that are older lie beside it
-_MAX_ALERTS: Final = 64 << 20
+#: bytes of lines in a file; as many that are older lie beside it
+_LARGEST_FILE: Final = 64 << 20
 
 _SERVE_EXAMPLES: Final = """\
 examples:
@@ -115,6 +116,9 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         help="append each alert as a line of JSON, besides the lines on"
                         " stderr; at 64 MiB it becomes FILE.1, in place of the one"
                         " before")  # fmt: skip
+    parser.add_argument("--log", type=Path, metavar="FILE",
+                        help="append what is told on stderr there instead; at 64 MiB it becomes"
+                        " FILE.1, in place of the one before")  # fmt: skip
     parser.add_argument("--admin-port", type=_port, metavar="PORT",
                         help="answer /alerts, /state and /metrics on this port of 127.0.0.1; 0"
                         " takes a free one")  # fmt: skip
@@ -134,6 +138,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     try:
         with mlflow_errors(), ExitStack() as stack:
+            if arguments.log is not None:
+                stack.enter_context(_told_to(arguments.log))
             return _run(arguments, stack)
     except CannotConfine as error:
         _say(f"error: {error}")
@@ -258,12 +264,11 @@ def _reported(server: Server, subject: Subject, file: str | None) -> Iterator[No
     with ExitStack() as stack:
         lines = None
         if file is not None:
-            lines = _alerts_file(Path(file))
-            stack.callback(lines.close)
+            lines = stack.enter_context(_lines_in(Path(file), "--alerts"))
 
         def tell(seq: int, alert: Alert) -> None:
             if lines is not None:
-                lines.handle(makeLogRecord({"msg": json.dumps(alert.to_json())}))
+                lines(json.dumps(alert.to_json()))
             if not expected(alert):
                 show_alert(alert)
 
@@ -271,18 +276,45 @@ def _reported(server: Server, subject: Subject, file: str | None) -> Iterator[No
         yield
 
 
-def _alerts_file(file: Path) -> RotatingFileHandler:
+@contextmanager
+def _told_to(file: Path) -> Iterator[None]:
+    """Have what goes to stderr written to a file."""
+    with _lines_in(file, "--log") as write, redirect_stderr(_Lines(write)):
+        yield
+
+
+class _Lines(io.TextIOBase):
+    """A stream of whole lines."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._rest = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = f"{self._rest}{text}".split("\n")
+            for line in lines:
+                self._write(line)
+        return len(text)
+
+
+@contextmanager
+def _lines_in(file: Path, option: str) -> Iterator[Callable[[str], object]]:
     """Appends lines to a file, which a model that is refused all day does not fill the disk with.
 
     Raises:
         ValueError: it cannot be written.
     """
     # What a link names (/dev/stderr) may be in other hands too, and is left where it is.
-    most = 0 if file.is_symlink() else _MAX_ALERTS
+    most = 0 if file.is_symlink() else _LARGEST_FILE
     try:
-        return RotatingFileHandler(file, maxBytes=most, backupCount=1, encoding="utf-8")
+        handler = RotatingFileHandler(file, maxBytes=most, backupCount=1, encoding="utf-8",
+                                      errors="backslashreplace")  # fmt: skip
     except OSError as error:
-        raise ValueError(f"--alerts {file}: {error.strerror}") from None
+        raise ValueError(f"{option} {file}: {error.strerror}") from None
+    with closing(handler):
+        yield lambda line: handler.handle(makeLogRecord({"msg": line}))
 
 
 def _expected(server: Server, subject: Subject) -> Callable[[Alert], bool]:
