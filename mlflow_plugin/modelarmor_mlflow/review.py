@@ -95,7 +95,7 @@ def evaluate(
     for item in _standing(signed):
         if not _covers(item.statement, subject):
             continue
-        if reason := _objection(item, subject, severe, authors, settings, now):
+        if reason := _objection(item, subject, severe, authors, now):
             why_not.append(reason)
         else:
             counted[names.fold(item.reviewer.name)] = item
@@ -214,7 +214,6 @@ def _objection(
     subject: Subject,
     severe: Iterable[Concern],
     authors: frozenset[str],
-    settings: Settings,
     now: float,
 ) -> str:
     """Why an approval does not count; empty where it does."""

@@ -23,7 +23,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     insert,
-    inspect,
     select,
     update,
 )
@@ -114,11 +113,6 @@ def create(engine: Engine) -> None:
         except DatabaseError:  # another server has just made the same
             if attempt == 4:
                 raise
-
-
-def exist(engine: Engine) -> bool:
-    """Whether the tables are there, without making them."""
-    return inspect(engine).has_table(REGISTRY.name)
 
 
 def lock(session: Session) -> None:

@@ -295,11 +295,6 @@ class User:
         page.goto(url.replace("/files/", address))
         return page
 
-    def open_launcher(self) -> None:
-        """Open JupyterLab with nothing but its launcher."""
-        self.page.goto(f"{self.lab.url}lab?reset", wait_until="domcontentloaded")
-        self.wait_for_application()
-
     def wait_for_application(self) -> None:
         """Wait until the application answers commands and its layout is restored."""
         self.page.wait_for_function(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from modelarmor.generate.evidence import ArtifactFile, Evidence, Finding, Phase, Severity
 
 #: ``clean``: it looked at everything that it should have, and has nothing to report
 Standing = Literal["clean", "findings", "incomplete", "failed", "absent"]
 Ability = Literal["exec", "read", "write", "network", "capabilities", "resources"]
-ABILITIES: Final[tuple[Ability, ...]] = (
-    "exec", "read", "write", "network", "capabilities", "resources",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,6 @@ _PROBLEMS: Final[dict[str, tuple[Severity, str]]] = {
     "zip-too-large": ("high", "An archive has more members than are looked at"),
     "zip-comment": ("low", "An archive has a comment"),
 }
-#: a member whose checksum is looked at, in bytes
-_CHECKED: Final = 16 << 20
 
 
 def look_zip(

@@ -92,8 +92,7 @@ class Look:
         self.whole = True
         self._root = root
         self._budget = Budget(seconds=seconds)
-        self._paths: set[str] = set()
-        self._code = mlflow.Places(set(), None)
+        self._code = mlflow.Places(None)
 
     def run(self, told: Callable[[str], None] = lambda _: None) -> None:
         """Look at every file; `told` is given each path before its turn."""
@@ -101,7 +100,6 @@ class Look:
         for entry in walk(self._root):
             if entry.kind == "file":
                 entries.append(entry)
-                self._paths.add(entry.path)
             else:
                 self.whole = False
                 self.report.incomplete(entry.path, f"{entry.kind}: {entry.note}")
@@ -163,9 +161,9 @@ class Look:
         name = path.rpartition("/")[2]
         small = data.read(0, _SMALL) if data.size <= _SMALL else b""
         if name == mlmodel.NAME:
-            model = mlflow.look(self.report, data.read(0, _SMALL + 1), path, self._paths)
+            model = mlflow.look(self.report, data.read(0, _SMALL + 1), path)
             if path == mlmodel.NAME:
-                self._code = mlflow.Places(self._paths, model)
+                self._code = mlflow.Places(model)
             self._probe(data, path)
             return
         if small and mlflow.look_beside(self.report, path, small):

@@ -36,8 +36,7 @@ _MAX_NODES: Final = 100_000
 class Places:
     """Which files of an MLflow model are loaded as code."""
 
-    def __init__(self, paths: set[str], model: mlmodel.MLmodel | None) -> None:
-        self._paths = paths
+    def __init__(self, model: mlmodel.MLmodel | None) -> None:
         self._run: set[str] = set()
         self._directories: set[str] = set()
         for flavor in model.flavors.values() if model else ():
@@ -53,14 +52,13 @@ class Places:
         return path in self._run or path.startswith(tuple(self._directories))
 
 
-def look(report: Report, content: bytes, location: str, paths: set[str]) -> mlmodel.MLmodel | None:
+def look(report: Report, content: bytes, location: str) -> mlmodel.MLmodel | None:
     """Look at an MLmodel.
 
     Args:
         report: takes the findings.
         content: of the file.
         location: what to call it.
-        paths: every path of the model.
     """
     try:
         model = mlmodel.loads(content)
@@ -69,8 +67,8 @@ def look(report: Report, content: bytes, location: str, paths: set[str]) -> mlmo
                    location=location, detail=str(error)[:300], techniques=EVADE)  # fmt: skip
         return None
     _look_loader(report, model, location)
-    for name, flavor in model.flavors.items():
-        _look_flavor(report, name, flavor, location)
+    for flavor in model.flavors.values():
+        _look_flavor(report, flavor, location)
     for key, path in _paths(model.fields):
         # MLflow keeps in model_code_path where the script came from
         if key != "model_code_path" and _leads_out(path):
@@ -100,7 +98,7 @@ def _look_loader(report: Report, model: mlmodel.MLmodel, location: str) -> None:
                    techniques=CARRIES)  # fmt: skip
 
 
-def _look_flavor(report: Report, name: str, flavor: Mapping[str, Any], location: str) -> None:
+def _look_flavor(report: Report, flavor: Mapping[str, Any], location: str) -> None:
     code = flavor.get("code")
     if code:
         report.add(

@@ -15,9 +15,6 @@ from modelarmor.generate.scan.report import EXECUTE, Report
 
 _MAX: Final = 64 << 20
 _MAX_NODES: Final = 2_000_000
-#: what a node's `content` names beyond its class: a function, a method, a type
-_NAMING: Final = frozenset({"FunctionNode", "TypeNode", "OperatorFuncNode", "MethodNode",
-                            "PartialNode", "UfuncNode"})  # fmt: skip
 
 
 def look(report: Report, data: Data, location: str) -> None:
