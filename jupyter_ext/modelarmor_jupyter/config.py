@@ -159,10 +159,8 @@ class ModelArmor(Configurable):
         RefusedRequest
             when record mode is not allowed, or the kernel could change how others are confined.
         """
-        if recording and not self.allow_recording:
-            raise RefusedRequest(
-                "this server does not allow record mode; have c.ModelArmor.allow_recording be True"
-            )
+        if recording:
+            self.check_recording()
         own = own_directories(
             (Path(item).expanduser() for item in self.profile_path),
             workspace=workspace,
@@ -179,6 +177,13 @@ class ModelArmor(Configurable):
             )
         except ValueError as error:
             raise RefusedRequest(str(error)) from error
+
+    def check_recording(self) -> None:
+        """Raise `RefusedRequest` where record mode is not allowed."""
+        if not self.allow_recording:
+            raise RefusedRequest(
+                "this server does not allow record mode; have c.ModelArmor.allow_recording be True"
+            )
 
     def place(self, cwd: Path) -> tuple[Path, Path]:
         """The workspace of a kernel and the directory that it starts in, both resolved.

@@ -6,7 +6,8 @@ them, or record mode opens the home directory, Block rules are added that keep t
 
 Record mode is the default posture ``audit``: what no rule names happens and is recorded. Block
 rules hold, and what a profile gives to be read only stays unchanged; otherwise a kernel could
-change the programs that run next, this server's among them.
+change the programs that run next, this server's among them. On a cluster those lie in an image, so
+there a profile is recorded by itself.
 
 The widget is imported inside of the sandbox. An installation has it in the Python environment,
 which every profile gives to be read; a checkout that is installed in place has it elsewhere, so
@@ -27,7 +28,7 @@ from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_run
 
 from modelarmor import profiles
 from modelarmor.policy.decide import Operation, OperationKind, Table
-from modelarmor.policy.model import Outcome, PathRule, Policy, Posture
+from modelarmor.policy.model import Outcome, PathRule, Policy, Posture, Rule
 from modelarmor.profiles import Profile
 
 #: the names of the policies that are added
@@ -111,6 +112,33 @@ def confine(
     return Confinement(profile, (*policies, *([guard] if guard else [])), posture, recording, first)
 
 
+def recorded(profile: Profile) -> Profile:
+    """The profile as a pod is recorded under it.
+
+    What it gives to be read only is so by a Block rule, instead of the Allow rule: of two rules on
+    one key KubeArmor knows only one.
+
+    Parameters
+    ----------
+    profile
+        With its templates filled.
+    """
+    policies = (
+        replace(policy, file=tuple(_kept(rule) for rule in policy.file))
+        for policy in profile.policies
+    )
+    return replace(profile, policies=tuple(policies), posture=Posture.all("audit"))
+
+
+def _kept(rule: PathRule) -> PathRule:
+    return replace(rule, outcome=_UNCHANGED) if _readable(rule) else rule
+
+
+def keeps_unchanged(rule: Rule | None) -> bool:
+    """Whether record mode put it there, where the profile permits reading alone."""
+    return rule is not None and rule.outcome == _UNCHANGED
+
+
 def own_directories(
     more: Iterable[Path] = (), *, workspace: Path, recording: bool = False
 ) -> list[Path]:
@@ -175,9 +203,13 @@ def _unchanged(policies: Iterable[Policy]) -> Policy:
         replace(rule, outcome=_UNCHANGED)
         for policy in policies
         for rule in policy.file
-        if rule.outcome.action == "Allow" and rule.read_only
+        if _readable(rule)
     ]
     return Policy("KubeArmorPolicy", RECORDING_POLICY, outcome=_UNCHANGED, file=tuple(rules))
+
+
+def _readable(rule: PathRule) -> bool:
+    return rule.outcome.action == "Allow" and rule.read_only
 
 
 def _guard(

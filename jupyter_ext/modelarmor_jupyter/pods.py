@@ -48,7 +48,7 @@ from modelarmor.sandbox import CannotConfine
 from modelarmor_jupyter import starting
 from modelarmor_jupyter.config import ModelArmor, RefusedRequest
 from modelarmor_jupyter.confined import Confined
-from modelarmor_jupyter.confinement import Confinement
+from modelarmor_jupyter.confinement import Confinement, recorded
 
 #: each kernel has five of these; outside of the range that Linux takes for outgoing connections
 _PORTS: Final = range(20_000, 32_000)
@@ -89,7 +89,8 @@ class KernelPods(Configurable):
         Set it where that changes with each start.""",
     ).tag(config=True)
     server_pods = Dict(
-        help="Labels of the pods that may connect to kernels; empty: any pod of the namespace."
+        help="""Labels of the pods that may connect to kernels; empty: any pod of the server's
+        namespace."""
     ).tag(config=True)
     kubeconfig = Unicode("", help="A kubeconfig. Empty: the service account, or kubectl's.").tag(
         config=True
@@ -116,6 +117,16 @@ class KernelPods(Configurable):
         help="The PersistentVolumeClaim of the workspace. Empty: a volume that ends with the pod.",
     ).tag(config=True)
     claim_path = Unicode("", help="The directory of the claim that is mounted.").tag(config=True)
+    recording_namespace = Unicode(
+        "",
+        help="""The namespace of kernels in record mode, with the posture audit and for nothing
+        else: KubeArmor's posture holds for a whole namespace. Empty: there is no record mode.""",
+    ).tag(config=True)
+    recording_claim = Unicode(
+        "",
+        help="""The PersistentVolumeClaim of the workspace in `recording_namespace`, where
+        `claim_path` is mounted. Empty: a volume that ends with the pod.""",
+    ).tag(config=True)
     user = Int(1000, min=1, help="The user of the container.").tag(config=True)
     group = Int(100, min=1, help="The group of the container and of its volumes.").tag(config=True)
     runtime_class = Unicode("", help="The pods' runtimeClassName, such as gvisor.").tag(config=True)
@@ -157,7 +168,26 @@ class KernelPods(Configurable):
         """This server's label."""
         return str(self.server_name) or socket.gethostname()[:63]
 
-    def settings(self, profile: str, namespace: str) -> PodSettings:
+    def place(self, *, recording: bool) -> str:
+        """The namespace of a kernel.
+
+        Raises
+        ------
+        RefusedRequest
+            when there is none for record mode.
+        """
+        confined = str(self.namespace) or _own_namespace()
+        if not recording:
+            return confined
+        if self.recording_namespace in ("", confined):
+            raise RefusedRequest(
+                "record mode on a cluster takes a namespace of its own, since KubeArmor's posture"
+                " holds for a whole one, and every kernel in it is recorded instead of confined:"
+                " have c.KernelPods.recording_namespace name one whose posture is audit"
+            )
+        return str(self.recording_namespace)
+
+    def settings(self, profile: str, namespace: str, *, recording: bool = False) -> PodSettings:
         """What holds for a kernel of this profile.
 
         Raises
@@ -179,7 +209,7 @@ class KernelPods(Configurable):
             workspace=self.workspace,
             tmp=self.tmp,
             home=self.home,
-            claim=self.claim,
+            claim=self.recording_claim if recording else self.claim,
             claim_path=self.claim_path,
             user=self.user,
             group=self.group,
@@ -190,6 +220,7 @@ class KernelPods(Configurable):
             pull_secrets=self.pull_secrets,
             canary_seconds=self.canary_seconds,
             server_pods=self.server_pods,
+            server_namespace=_own_namespace() if _ACCOUNT.is_dir() else "",
         )
 
 
@@ -197,10 +228,31 @@ class KernelPods(Configurable):
 class _Open:
     """What is open while kernels run: the cluster, and the relay where one is named."""
 
-    kernels: Kernels
+    confined: Kernels
+    #: those in record mode, where there is a namespace for them
+    recorded: Kernels | None
     feed: Feed | None
     #: why there is no feed
     why: str = ""
+
+    def kernels(self, *, recording: bool) -> Kernels:
+        """Those of the one namespace or the other."""
+        found = self.recorded if recording else self.confined
+        if found is None:
+            raise RefusedRequest("there is no namespace for record mode any more")
+        return found
+
+    async def sweep_once(self, tell: Callable[[str], None]) -> None:
+        """End what an earlier server left behind, in both namespaces."""
+        for kernels in filter(None, (self.recorded, self.confined)):
+            await kernels.sweep_once(tell)
+
+    async def close(self) -> None:
+        """Let go of all of it."""
+        if self.feed is not None:
+            await self.feed.close()
+        for kernels in filter(None, (self.recorded, self.confined)):
+            await kernels.close()
 
     @property
     def not_heard(self) -> str:
@@ -233,31 +285,46 @@ class _Shared:
             self._users.discard(kernel_id)
             if not self._users and self._open is not None:
                 there, self._open = self._open, None
-                if there.feed is not None:
-                    await there.feed.close()
-                await there.kernels.close()
+                await there.close()
 
 
 async def _opened(pods: KernelPods, seconds: float) -> _Open:
+    confined = await _watched(pods, pods.place(recording=False), seconds)
+    recorded = None
+    try:
+        if pods.recording_namespace:
+            recorded = await _watched(pods, pods.place(recording=True), seconds)
+    except BaseException:
+        await confined.close()
+        raise
+    feed, why = await _feed(pods)
+    return _Open(confined, recorded, feed, why)
+
+
+async def _watched(pods: KernelPods, namespace: str, seconds: float) -> Kernels:
     cluster = await Cluster.connect(pods.kubeconfig, pods.context)
-    namespace = pods.namespace or _own_namespace()
     kernels = Kernels(cluster, namespace, pods.server, annotate=pods.annotate_namespace)
     try:
         await kernels.open(seconds)
     except BaseException:
         await kernels.close()
         raise
+    return kernels
+
+
+async def _feed(pods: KernelPods) -> tuple[Feed | None, str]:
+    """The relay's alerts, or why there are none."""
     target = pods.relay or os.environ.get("MODELARMOR_RELAY", "")
     if not target:
-        return _Open(kernels, None, _NO_RELAY)
+        return None, _NO_RELAY
     try:
         feed = Feed(Relay.from_environment({**os.environ, "MODELARMOR_RELAY": target}))
     except ValueError as error:  # a mistake in its address, or about its certificates
-        return _Open(kernels, None, f"alerts are not shown: {error}")
+        return None, f"alerts are not shown: {error}"
     feed.start()
     with contextlib.suppress(RelayError):  # the kernel's state says so; it is confined all the same
         await feed.connected(_RELAY_SECONDS)
-    return _Open(kernels, feed)
+    return feed, ""
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
@@ -273,6 +340,8 @@ class PodProvisioner(Confined, KernelProvisionerBase):
         self._settings = ModelArmor(parent=self.parent)
         self._pods = KernelPods(parent=self.parent)
         self._shared: _Open | None = None
+        #: those of the namespace in which this kernel is
+        self._kernels: Kernels | None = None
         self._end_route: Callable[[], None] | None = None
         self._not_routed = ""
         self._forward: Forward | None = None
@@ -375,17 +444,21 @@ class PodProvisioner(Confined, KernelProvisionerBase):
         self.progress = []
         seconds = self._pods.launch_seconds
         try:
-            kernels = await self._acquire(seconds)
-            await self._reach(kernels)
+            kernels = await self._enter(seconds)
             order = Order(
                 str(self.kernel_id),
-                confinement.profile,
+                self._enforced(confinement.profile, recording=confinement.recording),
                 cmd,
                 env,
                 self._for_the_pod(),
-                self._pods.settings(confinement.profile.name, kernels.namespace),
+                self._pods.settings(
+                    confinement.profile.name,
+                    kernels.namespace,
+                    recording=confinement.recording,
+                ),
             )
-            self._hear(kernels.namespace)
+            assert self._shared is not None
+            await self._shared.sweep_once(self._tell)
             self.started_at = time.time()
             anew = self._in_force is not None and self._in_force is not confinement
             state = await kernels.launch(order, seconds, self._answers, self._tell, anew=anew)
@@ -395,7 +468,7 @@ class PodProvisioner(Confined, KernelProvisionerBase):
             await self._release()
             raise
         self._running, self._in_force = (state.uid, state.restarts), confinement
-        self._plan = plan(confinement.profile)
+        self._plan = plan(order.profile)
         if self._forward is None:
             self._address_changed = state.ip != self.connection_info["ip"]
             self.connection_info["ip"] = state.ip
@@ -458,6 +531,7 @@ class PodProvisioner(Confined, KernelProvisionerBase):
             "running": self._running,
             "ports": self._ports,
             "profile": self.chosen and self.chosen.name,
+            "recording": self.confinement is not None and self.confinement.recording,
         }
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
@@ -472,16 +546,16 @@ class PodProvisioner(Confined, KernelProvisionerBase):
         """
         await super().load_provisioner_info(provisioner_info)
         self.profile = str(provisioner_info.get("profile") or "")
-        self._confinements = [self._confine(self.profile, recording=False)]
-        kernels = await self._acquire(self._pods.launch_seconds)
+        recording = bool(provisioner_info.get("recording"))
+        found = self._confine(self.profile, recording=recording)
+        self._confinements = [found]
         self._ports = {name: int(provisioner_info["ports"][name]) for name in PORT_NAMES}
-        await self._reach(kernels)
+        kernels = await self._enter(self._pods.launch_seconds)
         uid, restarts = provisioner_info["running"]
         if kernels.adopt(str(self.kernel_id), uid):
-            self._running, self._in_force = (uid, restarts), self.confinement
-            self._plan = plan(self._confinements[-1].profile)
+            self._running, self._in_force = (uid, restarts), found
+            self._plan = plan(self._enforced(found.profile, recording=recording))
             self.started_at = time.time()
-            self._hear(kernels.namespace)
 
     def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
         """Pods take longer to end than processes, in seconds."""
@@ -493,27 +567,30 @@ class PodProvisioner(Confined, KernelProvisionerBase):
 
     def _confine(self, requested: str, *, recording: bool) -> Confinement:
         if recording:
-            raise RefusedRequest(
-                "record mode is not there for kernels on a cluster: KubeArmor's posture holds for"
-                " the whole namespace, so every kernel in it would be recorded instead of"
-                " confined. Record on a machine with the sandbox, and use the profile here"
+            self._settings.check_recording()
+        namespace = self._pods.place(recording=recording)
+        profile = self._for_image(
+            profiles.load(
+                self._settings.choose(requested),
+                search_path=self._settings.search_path(),
+                **self.places,
             )
-        profile = profiles.load(
-            self._settings.choose(requested),
-            search_path=self._settings.search_path(),
-            **self.places,
         )
-        profile = self._fitted(profile)
-        merged = policy(str(self.kernel_id), profile, self._pods.namespace or _own_namespace())
-        return Confinement(profile, (merged,), profile.posture, first=self.recorder.last + 1)
+        enforced = self._enforced(profile, recording=recording)
+        merged = policy(str(self.kernel_id), enforced, namespace)
+        first = self.recorder.last + 1
+        return Confinement(profile, (merged,), enforced.posture, recording, first)
 
-    def _fitted(self, profile: Profile) -> Profile:
+    def _for_image(self, profile: Profile) -> Profile:
         pods = self._pods
         try:
-            profile = for_image(profile, pods.prefix, pods.interpreters.get(profile.name, ""))
+            return for_image(profile, pods.prefix, pods.interpreters.get(profile.name, ""))
         except NoInterpreter as error:
             raise RefusedRequest(str(error)) from error
-        return fitted(profile, CANARY_RULES)
+
+    def _enforced(self, profile: Profile, *, recording: bool) -> Profile:
+        """What KubeArmor is given of it."""
+        return fitted(recorded(profile) if recording else profile, CANARY_RULES)
 
     def stage(self, profile: str | None, *, recording: bool) -> None:
         """Have the next start use this profile, in a new pod; see `Confined.stage`."""
@@ -523,7 +600,22 @@ class PodProvisioner(Confined, KernelProvisionerBase):
             raise CannotConfine(str(error)) from error
 
     def _check(self, staged: Confinement) -> None:
-        self._pods.settings(staged.profile.name, self._pods.namespace)  # there is an image for it
+        self._pods.settings(staged.profile.name, "")  # there is an image for it
+
+    async def _enter(self, seconds: float) -> Kernels:
+        """Be in the namespace where the kernel is to run, and no longer in another."""
+        assert self.confinement is not None
+        if self._shared is None:
+            shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
+            self._shared = await shared.acquire(str(self.kernel_id), self._pods, seconds)
+        kernels = self._shared.kernels(recording=self.confinement.recording)
+        former, self._kernels = self._kernels, kernels
+        if former is not None and former is not kernels:
+            await former.end(str(self.kernel_id))
+            self._hear_no_more()
+        await self._reach(kernels)
+        self._hear(kernels.namespace)
+        return kernels
 
     def _hear(self, namespace: str) -> None:
         """Have the pod's alerts recorded: from before there is a pod, through all of its starts."""
@@ -582,8 +674,16 @@ class PodProvisioner(Confined, KernelProvisionerBase):
             await beat.send(b"ping")
             return bool(await beat.poll(_BEAT_MILLISECONDS))
 
+    def _hear_no_more(self) -> None:
+        end, self._end_route = self._end_route, None
+        if end is not None:
+            end()
+        self._not_routed = ""
+
     async def _reach(self, kernels: Kernels) -> None:
         """Forward the kernel's ports, once: a new pod has the name of the former."""
+        if self._forward is not None:
+            self._forward.move(kernels.namespace)
         if not self._pods.forwards or self._forward is not None:
             return
         name = name_of(str(self.kernel_id))
@@ -593,24 +693,12 @@ class PodProvisioner(Confined, KernelProvisionerBase):
         info["ip"] = "127.0.0.1"
         info.update({name: local[port] for name, port in self._ports.items()})
 
-    @property
-    def _kernels(self) -> Kernels | None:
-        return self._shared.kernels if self._shared is not None else None
-
-    async def _acquire(self, seconds: float) -> Kernels:
-        if self._shared is None:
-            shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
-            self._shared = await shared.acquire(str(self.kernel_id), self._pods, seconds)
-        return self._shared.kernels
-
     async def _release(self) -> None:
         forward, self._forward = self._forward, None
         if forward is not None:
             await forward.stop()
-        end, self._end_route = self._end_route, None
-        if end is not None:
-            end()
-        self._shared, self._not_routed = None, ""
+        self._hear_no_more()
+        self._shared = self._kernels = None
         shared = _shared.get(asyncio.get_running_loop())
         if shared is not None:
             await shared.release(str(self.kernel_id))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from modelarmor import profiles
 from modelarmor.alerts import Alert, Recorder
 from modelarmor.alerts.recorder import MAX_PAGE
+from modelarmor.cluster import canary
 from modelarmor.generate.propose import Proposal, Refusal, propose, why_not
 from modelarmor.generate.replay import operation
 from modelarmor.policy.decide import Operation, Table
@@ -22,7 +23,12 @@ from modelarmor.profiles import Profile
 from modelarmor.sandbox.plan import describe_rule
 from modelarmor_jupyter import own_profiles
 from modelarmor_jupyter.confined import Confined
-from modelarmor_jupyter.confinement import GUARD_POLICY, RECORDING_POLICY, Confinement
+from modelarmor_jupyter.confinement import (
+    GUARD_POLICY,
+    RECORDING_POLICY,
+    Confinement,
+    keeps_unchanged,
+)
 
 #: by which a profile's policies select its pods
 _LABEL: Final = "modelarmor.io/profile"
@@ -36,6 +42,7 @@ _READ_ONLY: Final = (
     "The profile gives this to be read only, and record mode keeps it so; ask for this one alone if"
     " it is meant."
 )
+_CANARY: Final = "These are the files by which a pod's start proves that its policy is in force."
 _PERMITTED: Final = "The profile that the kernel has now permits this already."
 _UNTOLD: Final = (
     "By the policy this would be permitted; what decided is not in the record, such as who owns"
@@ -125,14 +132,17 @@ def preview(provisioner: Confined, seqs: Sequence[int] | None, name: str | None 
     # insertion-ordered sets: a flood is the same few things again and again
     refused: dict[Refusal, None] = {}
     operations: dict[Operation, None] = {}
-    for alert in _alerts(provisioner, seqs):
+    unchanged = _Unchanged(provisioner)
+    for seq, alert in _alerts(provisioner, seqs):
         events += 1
         asked = operation(alert)
         if reason := why_not(alert):
             refused[Refusal(_what(alert), reason)] = None
         elif alert.PolicyName == GUARD_POLICY:
             refused[Refusal(_what(alert), _GUARDED)] = None
-        elif alert.PolicyName == RECORDING_POLICY and seqs is None:
+        elif asked is not None and asked.path.startswith(f"{canary.FILES}/"):
+            refused[Refusal(_what(alert), _CANARY)] = None
+        elif asked is not None and seqs is None and unchanged.kept(asked, alert, seq):
             refused[Refusal(_what(alert), _READ_ONLY)] = None
         elif asked is not None:
             operations[asked] = None
@@ -241,18 +251,37 @@ def _alert(recorder: Recorder, seq: int) -> Alert:
     return found[0][1]
 
 
-def _alerts(provisioner: Confined, seqs: Iterable[int] | None) -> Iterator[Alert]:
+def _alerts(provisioner: Confined, seqs: Iterable[int] | None) -> Iterator[tuple[int, Alert]]:
     recorder = provisioner.recorder
     if seqs is not None:
-        yield from (_alert(recorder, seq) for seq in seqs)
+        yield from ((seq, _alert(recorder, seq)) for seq in seqs)
         return
     at, last = provisioner.recorded_from - 1, recorder.last  # what comes now is not waited for
     while at < last:
         page = recorder.after(at, min(MAX_PAGE, last - at)).alerts
         if not page:
             return
-        yield from (alert for _, alert in page)
+        yield from page
         at = page[-1][0]
+
+
+class _Unchanged:
+    """What record mode alone refused, since the profile gives it to be read."""
+
+    def __init__(self, provisioner: Confined) -> None:
+        self._provisioner = provisioner
+        self._tables: dict[int, Table] = {}
+
+    def kept(self, asked: Operation, alert: Alert, seq: int) -> bool:
+        confinement = self._provisioner.confinement_of(seq)
+        if not (confinement.recording and alert.blocked):
+            return False
+        table = self._tables.get(confinement.first)
+        if table is None:
+            table = Table(confinement.policies, confinement.posture)
+            self._tables[confinement.first] = table
+        said = table.decide(asked)
+        return said.verdict == "block" and keeps_unchanged(said.rule)
 
 
 # --- in words

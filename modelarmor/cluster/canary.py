@@ -20,6 +20,8 @@ import time
 
 #: exit status of a container whose canary was not denied in time (EX_CONFIG of sysexits.h)
 NOT_CONFINED = 78
+#: where the files lie that are opened in a kernel's pod
+FILES = "/run/modelarmor"
 _PAUSE_SECONDS = 0.2
 
 

@@ -44,6 +44,10 @@ class Forward:
             local[port] = int(server.sockets[0].getsockname()[1])
         return local
 
+    def move(self, namespace: str) -> None:
+        """Reach the pod of this name in another namespace, at the same local ports."""
+        self._namespace = namespace
+
     async def stop(self) -> None:
         """Listen no more, and cut what is connected."""
         for server in self._servers:

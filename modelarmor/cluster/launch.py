@@ -125,6 +125,18 @@ class Kernels:
         await self._policies.stop()
         await self.cluster.close()
 
+    async def sweep_once(self, tell: Tell) -> None:
+        """Sweep, unless that was done before.
+
+        Raises:
+            ClusterError: the Secrets cannot be listed.
+        """
+        if self._swept:
+            return
+        self._swept = True
+        for left in await self.sweep():
+            tell(f"{left} was left behind by an earlier server, and is being deleted")
+
     async def sweep(self) -> list[str]:
         """End the kernels of this server's name that nobody in this process knows; their names.
 
@@ -198,10 +210,7 @@ class Kernels:
         denied = objects.denied_files(policy, order.profile)
         self._ours.add(name)
         try:
-            if not self._swept:
-                self._swept = True
-                for left in await self.sweep():
-                    tell(f"{left} was left behind by an earlier server, and is being deleted")
+            await self.sweep_once(tell)
             if anew or not self._in_place(order.kernel_id):
                 await self._check_namespace(order.profile, tell, deadline)
                 await self._make(order, policy, deadline, tell)

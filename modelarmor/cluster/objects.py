@@ -18,6 +18,7 @@ from typing import Any, Final
 import yaml
 from kubernetes.aio.client import models as k8s
 
+from modelarmor.cluster import canary
 from modelarmor.policy import document
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint import lint
@@ -37,9 +38,9 @@ CONTAINER: Final = "kernel"
 PORT_NAMES: Final = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 
 #: where the Secret's parts lie in the container
-CONNECTION: Final = "/run/modelarmor/connection"
-DENIED: Final = "/run/modelarmor/denied"
-UNNAMED: Final = "/run/modelarmor/unnamed"
+CONNECTION: Final = f"{canary.FILES}/connection"
+DENIED: Final = f"{canary.FILES}/denied"
+UNNAMED: Final = f"{canary.FILES}/unnamed"
 _MESSAGE: Final = "/dev/termination-log"
 
 _MILLION: Final = 1_000_000
@@ -83,7 +84,8 @@ class PodSettings:
         pull_secrets: names of Secrets for the image's registry.
         canary_seconds: for how long the policy may take to be in force.
         server_pods: labels of the pods that may connect to a kernel; empty: any pod of the
-            namespace, which without the kernel's keys gets no answer.
+            server's namespace, which without the kernel's keys gets no answer.
+        server_namespace: where those are; empty is `namespace`.
     """
 
     namespace: str
@@ -104,6 +106,7 @@ class PodSettings:
     pull_secrets: Sequence[str] = ()
     canary_seconds: float = 30.0
     server_pods: Mapping[str, str] = field(default_factory=dict)
+    server_namespace: str = ""
 
 
 def connection_file(tmp: str) -> str:
@@ -245,7 +248,8 @@ def network_policy(
         k8s.V1NetworkPolicyIngressRule(
             _from=[
                 k8s.V1NetworkPolicyPeer(
-                    pod_selector=k8s.V1LabelSelector(match_labels=dict(settings.server_pods))
+                    pod_selector=k8s.V1LabelSelector(match_labels=dict(settings.server_pods)),
+                    namespace_selector=_elsewhere(settings),
                 )
             ],
             ports=[k8s.V1NetworkPolicyPort(port=port, protocol="TCP") for port in ports],
@@ -264,6 +268,14 @@ def network_policy(
             egress=[_egress(rule) for rule in profile.network.rules],
         ),
     )
+
+
+def _elsewhere(settings: PodSettings) -> k8s.V1LabelSelector | None:
+    """The server's namespace, if it is not the pod's."""
+    name = settings.server_namespace
+    if not name or name == settings.namespace:
+        return None
+    return k8s.V1LabelSelector(match_labels={"kubernetes.io/metadata.name": name})
 
 
 def _egress(rule: Any) -> k8s.V1NetworkPolicyEgressRule:

@@ -20,6 +20,7 @@ from tests.cluster.apiserver.kubelet import Kubelet
 from tests.cluster.apiserver.server import ApiServer
 
 NAMESPACE = "kernels"
+RECORDINGS = "recordings"
 BLOCK = {
     "kubearmor-file-posture": "block",
     "kubearmor-network-posture": "block",

@@ -18,7 +18,7 @@ from modelarmor.cluster.doctor import NEEDED
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-EXAMPLES = ("base", "jupyterhub", "jupyterlab", "mlflow")
+EXAMPLES = ("base", "jupyterhub", "jupyterlab", "mlflow", "recording")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl builds what is in deploy/"
@@ -73,6 +73,18 @@ def test_the_namespace_is_annotated_as_documented() -> None:
     assert said == documented("Namespace")["metadata"]["annotations"]
 
 
+def test_record_mode_has_the_same_rights_in_a_namespace_that_differs_in_its_posture_alone() -> None:
+    items = built("recording")
+    roles = [item for item in items if item["kind"] == "Role"]
+    assert {role["metadata"]["namespace"] for role in roles} == {"kernels", "kernels-recorded"}
+    assert granted(roles[0]) == granted(roles[1])
+    kernels, recorded = (
+        only(items, "Namespace", name)["metadata"]["annotations"]
+        for name in ("kernels", "kernels-recorded")
+    )
+    assert recorded == {key: value.replace("block", "audit") for key, value in kernels.items()}
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_rights_are_bound_to_roles_and_accounts_that_are_there(name: str) -> None:
     items = built(name)
@@ -83,7 +95,12 @@ def test_rights_are_bound_to_roles_and_accounts_that_are_there(name: str) -> Non
     } | {("hub", "hub")}  # the chart's
     for item in items:
         if item["kind"].endswith("RoleBinding"):
-            only(items, item["roleRef"]["kind"], item["roleRef"]["name"])
+            assert any(
+                (role["kind"], role["metadata"]["name"])
+                == (item["roleRef"]["kind"], item["roleRef"]["name"])
+                and role["metadata"].get("namespace") == item["metadata"].get("namespace")
+                for role in items
+            )
             for subject in item["subjects"]:
                 assert (subject["namespace"], subject["name"]) in accounts
 

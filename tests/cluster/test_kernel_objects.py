@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 from kubernetes.aio import client
 from modelarmor_jupyter.config import RefusedRequest
+from modelarmor_jupyter.confinement import recorded
 from modelarmor_jupyter.enforcers import provisioner
 from modelarmor_jupyter.pods import PodProvisioner
 from modelarmor_jupyter.provisioner import ModelArmorProvisioner
@@ -23,9 +25,9 @@ from traitlets.config import Config
 from modelarmor import profiles
 from modelarmor.cluster import fitting, objects
 from modelarmor.cluster.fitting import for_image
-from modelarmor.policy.decide import Operation, Table
+from modelarmor.policy.decide import Operation, OperationKind, Table
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
-from modelarmor.policy.model import Outcome, PathRule
+from modelarmor.policy.model import Outcome, PathRule, Posture
 from modelarmor.profiles import Profile
 
 _CRD = Path(__file__).parents[2].parent / "shared" / "conformance" / "crd" / "KubeArmorPolicy.yaml"
@@ -115,7 +117,46 @@ def test_without_a_network_in_the_profile_nothing_goes_out() -> None:
     network = plain(lambda: objects.network_policy(_ID, labels, owner, chosen, [20_001], _SETTINGS))
     assert network["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert network["spec"]["egress"] == []
-    assert network["spec"]["ingress"][0]["ports"] == [{"port": 20_001, "protocol": "TCP"}]
+    assert network["spec"]["ingress"] == [
+        {
+            "ports": [{"port": 20_001, "protocol": "TCP"}],
+            "from": [{"podSelector": {"matchLabels": {}}}],
+        }
+    ]
+
+
+def test_a_server_in_another_namespace_gets_in_and_its_neighbours_here_do_not() -> None:
+    chosen, labels, owner = parts()
+    settings = replace(_SETTINGS, server_namespace="servers", server_pods={"app": "lab"})
+    network = plain(lambda: objects.network_policy(_ID, labels, owner, chosen, [20_001], settings))
+    assert network["spec"]["ingress"][0]["from"] == [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "servers"}},
+            "podSelector": {"matchLabels": {"app": "lab"}},
+        }
+    ]
+
+
+def test_what_a_profile_gives_to_be_read_stays_unchanged_while_it_is_recorded() -> None:
+    chosen = profile()
+    policy = objects.policy(_ID, recorded(chosen), "recordings")
+    table = Table([policy], Posture.all("audit"))
+    expected: tuple[tuple[str, OperationKind, str], ...] = (
+        ("/data/needed.csv", "read", "allow"),
+        ("/usr/lib/os-release", "read", "allow"),
+        ("/usr/lib/os-release", "write", "block"),
+        ("/usr/lib/os-release", "delete", "block"),
+        ("/etc/shadow", "read", "block"),
+        (f"{objects.DENIED}/denied", "read", "block"),
+        (f"{objects.CONNECTION}/connection.json", "read", "allow"),
+    )
+    for path, kind, verdict in expected:
+        assert table.decide(Operation(kind, path)).verdict == verdict, (path, kind)
+    # one rule for each key, so that it is not the order which decides
+    assert len({(rule.match, rule.value, rule.from_source) for rule in policy.file}) == len(
+        policy.file
+    )
+    assert table.decide(Operation("read", "/data/needed.csv")).posture
 
 
 @pytest.mark.skipif(not _CRD.exists(), reason="KubeArmor's CRDs are not here")

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modelarmor_jupyter.config import RefusedRequest
 from modelarmor_jupyter.pods import PodProvisioner
 
 from modelarmor.cluster import launch
 from modelarmor.cluster.client import ClusterError
 from modelarmor.cluster.launch import LaunchError
 from tests.cluster.conftest import (
+    BLOCK,
     NAMESPACE,
+    RECORDINGS,
     Here,
     Kernel,
     PodKernelManager,
@@ -271,37 +274,71 @@ def test_a_later_server_finds_its_kernels_again(tmp_path: Path) -> None:
     async def body(here: Here, directory: Path) -> None:
         async with kernel(here, directory, str(uuid.uuid4())) as started:
             await started.run("here = 1")
-            info = await started.provisioner.get_provisioner_info()
-            later = PodProvisioner(
-                kernel_id=started.manager.kernel_id,
-                kernel_spec=started.manager.kernel_spec,
-                parent=PodKernelManager(config=here.config),
-            )
-            await later.load_provisioner_info(info)
+            later = await found_again(started, here)
             assert await later.poll() is None
             assert await started.run("print(here)") == "1"
 
     in_cluster(body, tmp_path)
 
 
+def test_a_later_server_finds_a_kernel_again_that_is_recorded(tmp_path: Path) -> None:
+    async def body(here: Here, directory: Path) -> None:
+        here.server.namespace(RECORDINGS, dict.fromkeys(BLOCK, "audit"))
+        async with kernel(here, directory, str(uuid.uuid4())) as started:
+            started.provisioner.stage(None, recording=True)
+            await started.manager.restart_kernel()
+            assert here.only("pods")["metadata"]["namespace"] == RECORDINGS
+            later = await found_again(started, here)
+            assert await later.poll() is None
+            assert later.confinement is not None
+            assert later.confinement.recording
+        await until(lambda: here.left() == {})
+
+    in_cluster(body, tmp_path, recording_namespace=RECORDINGS)
+
+
+async def found_again(started: Kernel, here: Here) -> PodProvisioner:
+    """What a server has of a kernel that was told of it and did not start it."""
+    info = await started.provisioner.get_provisioner_info()
+    later = PodProvisioner(
+        kernel_id=started.manager.kernel_id,
+        kernel_spec=started.manager.kernel_spec,
+        parent=PodKernelManager(config=here.config),
+    )
+    await later.load_provisioner_info(info)
+    return later
+
+
+def test_record_mode_in_the_namespace_of_the_others_is_refused(tmp_path: Path) -> None:
+    async def body(here: Here, directory: Path) -> None:
+        manager = manager_of(here, directory)
+        with pytest.raises(RefusedRequest, match="a namespace of its own"):
+            await manager.start_kernel(kernel_id=str(uuid.uuid4()))
+        assert here.left() == {}
+
+    in_cluster(body, tmp_path, recording_namespace=NAMESPACE)
+
+
 def test_a_server_that_was_killed_in_a_launch_leaves_what_the_next_sweeps(tmp_path: Path) -> None:
     async def body(here: Here, directory: Path) -> None:
+        here.server.namespace(RECORDINGS, dict.fromkeys(BLOCK, "audit"))
         orphan = f"kernel-{uuid.uuid4()}"
         labels = {"modelarmor.io/server": "server-1"}
-        secret = here.server.store.create(
-            ("", "secrets"), NAMESPACE, {"metadata": {"name": orphan, "labels": labels}}
-        )
-        owner = [{"uid": secret["metadata"]["uid"]}]
-        here.server.store.create(
-            _POLICIES,
-            NAMESPACE,
-            {"metadata": {"name": orphan, "labels": labels, "ownerReferences": owner}},
-        )
+        for namespace in (NAMESPACE, RECORDINGS):
+            secret = here.server.store.create(
+                ("", "secrets"), namespace, {"metadata": {"name": orphan, "labels": labels}}
+            )
+            owner = [{"uid": secret["metadata"]["uid"]}]
+            here.server.store.create(
+                _POLICIES,
+                namespace,
+                {"metadata": {"name": orphan, "labels": labels, "ownerReferences": owner}},
+            )
         async with kernel(here, directory, str(uuid.uuid4())):
             await until(lambda: orphan not in str(here.left()))
         assert here.left() == {}
 
-    in_cluster(body, tmp_path)
+    in_cluster(body, tmp_path, recording_namespace=RECORDINGS)
 
 
 def test_a_launch_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:

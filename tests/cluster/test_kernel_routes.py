@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,18 @@ import grpc
 import pytest
 import requests
 
-from tests.cluster.conftest import NAMESPACE, Here, cluster
+from modelarmor.alerts import Alert
+from tests.cluster.conftest import BLOCK, NAMESPACE, RECORDINGS, Here, cluster
 from tests.cluster.relay.standin import StandIn, encoded, relay
 from tests.jupyter.server import CONFINED, Home, RemoteKernel, Server
 
 _SECONDS = 60
+#: by which hook KubeArmor sees an access to a file; the rest is not told apart here
+_HOOKS = {
+    "read": "FILE_OPEN", "list": "FILE_OPEN", "write": "FILE_PERMISSION", "create": "PATH_MKNOD",
+    "delete": "PATH_UNLINK", "metadata": "PATH_CHMOD", "": "SECURITY_BPRM_CHECK",
+}  # fmt: skip
+_VISIBILITY = "kubearmor-visibility"
 _LAUNCH = "https://schema.modelarmor.dev/jupyter/launch/v1"
 
 
@@ -48,6 +57,20 @@ class Around:
             function(*arguments)
 
         self.do(run())
+
+    def annotate(self, namespace: str, annotations: dict[str, str]) -> None:
+        """Make a namespace."""
+        self.call(self.here.server.namespace, namespace, annotations)
+
+    def reported(self, pod: Any, alert: Alert) -> None:
+        """Have the relay send what a pod's policies said, as KubeArmor's BPF enforcer would."""
+        meta = pod["metadata"]
+        hook = _HOOKS[alert.EventData.get("Access", "read") if alert.Operation == "File" else ""]
+        said = {name: value for name, value in asdict(alert).items() if value}
+        said |= {"Enforcer": "BPFLSM", "Data": f"lsm={hook}", "ATags": []}
+        said.pop("EventData", None)
+        said |= {"NamespaceName": meta["namespace"], "PodName": meta["name"]}
+        self._loop.call_soon_threadsafe(self.standin.send, encoded(**said))
 
     def alert(self, pod: str, resource: str, **more: Any) -> None:
         """Have the relay send what KubeArmor would."""
@@ -189,7 +212,7 @@ def test_a_start_says_what_it_waits_for_as_it_happens(around: Around, home: Home
         assert server.get("modelarmor/api/kernels") == []
 
 
-def test_another_profile_is_another_pod_and_record_mode_is_refused(
+def test_another_profile_is_another_pod_and_record_mode_takes_a_namespace(
     around: Around, home: Home
 ) -> None:
     with around.server(home) as server, server.kernel(CONFINED) as kernel:
@@ -198,7 +221,7 @@ def test_another_profile_is_another_pod_and_record_mode_is_refused(
 
         refused = restarted(kernel, record=True)
         assert refused.status_code == 403
-        assert "record mode is not there for kernels on a cluster" in refused.text
+        assert "c.KernelPods.recording_namespace" in refused.text
         assert kernel.run("print(here)").said == "1\n"
 
         answer = restarted(kernel, profile="untrusted-model")
@@ -215,6 +238,65 @@ def test_another_profile_is_another_pod_and_record_mode_is_refused(
         assert refused.status_code == 403
         assert "no image" in json.loads(refused.text)["message"]
         assert kernel.run("print(2)").said == "2\n"
+
+
+def test_what_was_recorded_in_a_pod_becomes_a_profile_under_which_it_runs(
+    around: Around, home: Home, tmp_path: Path
+) -> None:
+    needed = tmp_path / "needed.csv"
+    needed.write_text("what the work needs")
+    around.annotate(RECORDINGS, dict.fromkeys(BLOCK, "audit") | {_VISIBILITY: BLOCK[_VISIBILITY]})
+    around.here.kubelet.reports = around.reported
+    target = f"127.0.0.1:{around.standin.port}"
+    images = dict.fromkeys(("notebook", "mine"), "a/notebook")
+    with (
+        around.server(
+            home,
+            relay=target,
+            images=images,
+            recording_namespace=RECORDINGS,
+            port_forward="always",
+        ) as server,
+        server.kernel(CONFINED) as kernel,
+    ):
+        around.do(around.standin.until_watched())
+        assert "PermissionError" in kernel.run(f"open({str(needed)!r})").said
+
+        answer = restarted(kernel, record=True)
+        assert answer.status_code == 200, answer.text
+        state = answer.json()
+        assert (state["recording"], state["posture"]["file"]) == (True, "audit")
+        assert around.here.only("pods")["metadata"]["namespace"] == RECORDINGS
+        assert around.here.left() == {
+            plural: [f"kernel-{kernel.id}"]
+            for plural in ("secrets", "kubearmorpolicies", "networkpolicies", "pods")
+        }
+        kernel.reconnect()
+        assert kernel.run(f"print(open({str(needed)!r}).read())").said == "what the work needs\n"
+        assert "PermissionError" in kernel.run("open('/etc/shadow')").said
+        # opened to be changed, and not changed: also where nothing refuses it no harm is done
+        assert "PermissionError" in kernel.run("import os; open(os.__file__, 'r+')").said
+        kernel.about(str(needed), "Audit")
+        kernel.about("/etc/shadow", "Block")
+        kernel.about(os.__file__, "Block")
+
+        asked = {"kernel_id": kernel.id, "seqs": None}
+        preview = server.post("modelarmor/api/profiles/preview", asked).json()
+        assert str(needed) in preview["document"]
+        refused = {item["what"].split()[-1]: item["why"] for item in preview["refused"]}
+        assert "Block" in refused["/etc/shadow"]
+        assert "read only" in refused[os.__file__]
+        assert "/run/modelarmor/" not in preview["document"]
+
+        made = server.post("modelarmor/api/profiles", {**asked, "name": "mine"})
+        assert made.status_code == 201, made.text
+        answer = restarted(kernel, profile="mine")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["recording"] is False
+        assert around.here.only("pods")["metadata"]["namespace"] == NAMESPACE
+        kernel.reconnect()
+        assert kernel.run(f"print(open({str(needed)!r}).read())").said == "what the work needs\n"
+        assert "PermissionError" in kernel.run(f"open({str(needed.parent / 'other')!r}, 'w')").said
 
 
 def test_a_profile_under_which_the_kernel_does_not_come_up_gives_the_former_back(

@@ -188,7 +188,7 @@ class RemoteKernel:
                 item
                 for item in self.alerts()["alerts"]
                 if resource in item["alert"].get("Resource", "")
-                and action in item["alert"]["Action"]
+                and action in item["alert"].get("Action", "")
             ]
             if len(found) >= count:
                 return found

@@ -15,11 +15,14 @@ import base64
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from modelarmor.alerts import Alert
 from modelarmor.policy import document
 from modelarmor.policy.model import Policy, Posture
 from modelarmor.sandbox import Sandbox, Workload
@@ -42,6 +45,8 @@ class Kubelet:
         self.images: set[str] | None = None
         #: why no node takes a pod; empty: one does
         self.unschedulable = ""
+        #: hears what the policies of a pod refused or audited, on another thread
+        self.reports: Callable[[Object, Alert], None] = lambda _pod, _alert: None
         #: whether KubeArmor acts
         self.enforces = True
         #: pods whose node nobody hears of, by uid: their containers run, whatever is asked of them
@@ -185,7 +190,11 @@ class Kubelet:
                 cwd=cwd,
             )
             process = Sandbox.start(
-                workload, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                workload,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                alerts=lambda alert: self.reports(pod, _seen(alert, places)),
             )
         return process, message
 
@@ -260,6 +269,17 @@ def _moved(text: str, places: dict[str, str]) -> str:
     for path in sorted(places, key=len, reverse=True):
         text = re.sub(re.escape(path) + r"(?![\w-])", places[path], text)
     return text
+
+
+def _seen(alert: Alert, places: dict[str, str]) -> Alert:
+    """The alert with the paths that the container would see."""
+
+    def back(text: str) -> str:
+        for path in sorted(places, key=lambda path: len(places[path]), reverse=True):
+            text = text.replace(places[path], path)
+        return text
+
+    return replace(alert, Resource=back(alert.Resource), Source=back(alert.Source))
 
 
 def _kill(process: Any) -> None:
