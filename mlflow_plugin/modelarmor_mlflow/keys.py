@@ -106,7 +106,11 @@ def new(name: str, *, passphrase: str | None, place: Path | None = None) -> tupl
     )
     secret, public = place / f"{name}.pem", place / f"{name}.pub"
     _create(secret, pem, 0o600)
-    _create(public, _public_pem(private.public_key()).encode(), 0o644)
+    try:
+        _create(public, _public_pem(private.public_key()).encode(), 0o644)
+    except BaseException:
+        secret.unlink()  # without its public half it only stands in the way of the next try
+        raise
     return secret, public
 
 

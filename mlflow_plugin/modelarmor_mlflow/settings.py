@@ -59,6 +59,8 @@ class TrustedKey:
     key: keys.PublicKey
     #: seconds since 1970; None: no end
     expires: float | None = None
+    #: where it was read; None: it is in the configuration itself
+    file: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +207,7 @@ def load(file: Path | None = None) -> Settings:
 
 
 class Current:
-    """The configuration as it is now: read again when the file has changed.
+    """The configuration as it is now: read again when it or a key's file that it names has changed.
 
     A key that is withdrawn counts no more from that moment, without a restart.
     """
@@ -224,12 +226,21 @@ class Current:
         return self._settings
 
     def _state(self) -> tuple[object, ...]:
-        place = self._file or path()
-        try:
-            status = place.stat()
-        except OSError as error:
-            return (place, error.errno)
-        return (place, status.st_mtime_ns, status.st_size, status.st_ino)
+        """What tells that one of the files has changed.
+
+        Taken before they are read, so that no change is lost: what a new configuration names is
+        in the next one, which differs, and is read once more.
+        """
+        named = [item.file for who in self._settings.reviewers for item in who.keys if item.file]
+        return tuple(map(_identity, (self._file or path(), *named)))
+
+
+def _identity(file: Path) -> tuple[object, ...]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        return (file, error.errno)
+    return (file, status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 class _Reader:
@@ -322,15 +333,17 @@ class _Reader:
         item = self._mapping(where, value, ("key", "file", "expires"))
         if ("key" in item) == ("file" in item):
             raise self._wrong(f"{where}: give either key (the PEM text) or file")
+        file = None
         try:
             if "key" in item:
                 key = keys.PublicKey.from_pem(self._text(f"{where}.key", item["key"]))
             else:
-                named = self._file.parent / self._text(f"{where}.file", item["file"])
-                key = keys.PublicKey.from_file(named)
+                file = self._file.parent / self._text(f"{where}.file", item["file"])
+                key = keys.PublicKey.from_file(file)
         except keys.KeyFileError as error:
             raise self._wrong(f"{where}: {error}") from None
-        return TrustedKey(key=key, expires=self._moment(f"{where}.expires", item.get("expires")))
+        expires = self._moment(f"{where}.expires", item.get("expires"))
+        return TrustedKey(key=key, expires=expires, file=file)
 
     def _check_keys(self, settings: Settings) -> None:
         every = [item.key.identifier for who in settings.reviewers for item in who.keys]

@@ -7,6 +7,7 @@ unharmed: everything else in it stays as it is, line by line.
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from datetime import datetime
@@ -95,8 +96,8 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     settings.load(file)
-    reviewers = (_yaml.read(file) or {}).get("reviewers", {})
-    return dict(reviewers)
+    reviewers: dict[str, Any] = (_yaml.read(file) or {}).get("reviewers", {})
+    return copy.deepcopy(reviewers)  # what was read is kept, for whoever reads it next
 
 
 def _write(file: Path, reviewers: dict[str, Any]) -> None:

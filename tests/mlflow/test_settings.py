@@ -159,6 +159,42 @@ def test_key_is_trusted_and_no_more(tmp_path, pair, capsys):
     assert main(["keys", "distrust", identifier[:16], *config]) == 2
 
 
+def test_key_that_is_exchanged_in_its_file_counts_no_more(tmp_path, pair):
+    named, config = tmp_path / "ada.pub", tmp_path / "registry.yaml"
+    named.write_bytes(pair[1].read_bytes())
+    config.write_text("reviewers: {ada: {keys: [{file: ada.pub}]}}\n")
+    current = settings.Current(config)
+    before = keys.PublicKey.from_file(named).identifier
+    assert set(current.get().by_key) == {before}
+    _, other = keys.new("new", passphrase=None, place=tmp_path / "keys")
+    other.replace(named)
+    after = keys.PublicKey.from_file(named).identifier
+    assert set(current.get().by_key) == {after} != {before}
+    named.unlink()
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"ada\.pub"):
+            current.get()
+
+
+def test_keys_that_were_trusted_for_a_moment_are_not_remembered(tmp_path, pair):
+    """What is read of a file is kept by its content, and the same content may be there again."""
+    file = tmp_path / "registry.yaml"
+    before = "reviewers:\n  ada:\n    keys: []\n"
+    file.write_text(before)
+    trust.add(file, "ada", keys.PublicKey.from_file(pair[1]), users=[], expires=None)
+    assert settings.load(file).by_key
+    file.write_text(before)
+    assert settings.load(file).by_key == {}
+
+
+def test_private_key_is_not_left_without_its_public_half(tmp_path):
+    (tmp_path / "ada.pub").write_text("another's\n")
+    with pytest.raises(keys.KeyFileError, match="never overwritten"):
+        keys.new("ada", passphrase=None, place=tmp_path)
+    assert keys.own(tmp_path) == []
+    assert (tmp_path / "ada.pub").read_text() == "another's\n"
+
+
 def test_configuration_that_is_wrong_is_not_written_over(tmp_path, pair):
     file = tmp_path / "registry.yaml"
     file.write_text("quorum: many\n")
