@@ -141,7 +141,7 @@ def _progress(line: str) -> str | None:
     """What a line says of the progress; None for any other output."""
     try:
         said = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     found = said.get("modelarmor-progress") if isinstance(said, dict) else None
     return " ".join(found.split()) if isinstance(found, str) and found.isprintable() else None
