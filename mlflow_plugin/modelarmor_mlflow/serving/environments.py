@@ -101,7 +101,7 @@ def built(
         progress: told what is being done, and what the installer says.
         allow_source: take source packages too, which run in the installer's sandbox to be built.
         alerts: told what the installer was refused.
-        directory: where environments are kept (default: `directory`).
+        directory: where environments are kept (default: `default_directory`).
 
     Raises:
         ServeError: the model asks for what is not done, or it could not be built.
