@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.server import handlers
@@ -101,18 +101,13 @@ def look(registry: Registry, name: str, version: int) -> Look:
         )  # fmt: skip
         if job is None or job.state != jobs.GENERATED:
             return found
-        return Look(
-            **{field: getattr(found, field) for field in _FIRST},
+        return replace(
+            found,
             subject=gate.subject(opened, about, job),
             verdict=gate.verdict(opened, about, job),
             previous=records.last_decision(opened, about.workspace, name, number),
             approved_before=_approved_before(opened, about),
         )
-
-
-_FIRST = (
-    "registry", "name", "version", "created", "stage", "aliases", "has_files", "settings", "job",
-)  # fmt: skip
 
 
 def evidence(registry: Registry, name: str, version: int, digest: str = "") -> Evidence:
