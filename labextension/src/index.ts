@@ -21,7 +21,7 @@ import { IDisposable } from '@lumino/disposable';
 
 import { Actions } from './lab/actions';
 import { Focus } from './lab/focus';
-import { Notebooks } from './lab/notebooks';
+import { Notebooks, OpenNotebook } from './lab/notebooks';
 import { Notifier } from './lab/notifier';
 import { Settings } from './lab/settings';
 import { PanelModel } from './model/panel';
@@ -253,7 +253,7 @@ const notebook: JupyterFrontEndPlugin<void> = {
         named: false
       });
     });
-    notebooks.opened.connect((_, opened) => {
+    const mark = (opened: OpenNotebook) => {
       const badges = new Badges(
         opened,
         cell => void app.commands.execute(CommandIDs.open, { cell }),
@@ -265,14 +265,9 @@ const notebook: JupyterFrontEndPlugin<void> = {
       settings.changed.connect(update);
       opened.panel.disposed.connect(() => settings.changed.disconnect(update));
       update();
-    });
-    for (const opened of notebooks.all) {
-      new Badges(
-        opened,
-        cell => void app.commands.execute(CommandIDs.open, { cell }),
-        trans
-      ).enabled = settings.badges;
-    }
+    };
+    notebooks.all.forEach(mark);
+    notebooks.opened.connect((_, opened) => mark(opened));
   }
 };
 
