@@ -99,7 +99,9 @@ def files(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Path
         yield from inside
         if not inside:
             problems.append(
-                Problem(Place(str(path)), "", "holds no *.yaml file", "name a file or another")
+                Problem(
+                    Place(str(path)), "", "holds no *.yaml file", "name a file or another directory"
+                )
             )
 
 

@@ -57,7 +57,7 @@ def of_policies(
             raise ValueError(f"--{name.lower()} {place}: give the absolute path")
     subject = Subject(
         name=", ".join(map(str, paths)),
-        policies=[policy for path in paths for policy in _load(path)],
+        policies=_load(paths),
         egress=Egress.from_network_policy(network) if network else None,
     )
     if not subject.policies:
@@ -65,24 +65,19 @@ def of_policies(
     return placed_at(subject, places or {})
 
 
-def _load(path: Path) -> list[Policy]:
-    """Policies of a file or directory, with or without templates."""
-    found = []
-    for file in _files(path):
-        text = file.read_bytes()
+def _load(paths: Sequence[Path]) -> list[Policy]:
+    """Policies of files and directories, with or without templates."""
+    found: list[Policy] = []
+    problems: list[document.Problem] = []
+    for file in document.files(paths, problems):
+        with file.open("rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
             raise ValueError(f"{file}: is larger than {_MAX_BYTES >> 20} MiB")
         found += document.load(placed(text.decode("utf-8", "replace")), name=str(file))
+    if problems:
+        raise document.PolicyError(problems)
     return found
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
-    if not files:
-        raise ValueError(f"{path} holds no *.yaml file; name a file or another directory")
-    return files
 
 
 def _here(text: str) -> tuple[Policy, ...]:
