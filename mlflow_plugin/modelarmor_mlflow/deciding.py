@@ -252,7 +252,7 @@ def subject_of(version: Any) -> tuple[Subject, str]:
 
     Raises:
         StillGeneratingError: its policy is being made.
-        NothingToReviewError: it has no policy, or says that it is another version.
+        NothingToReviewError: it has no policy, says that it is another version, or nonsense.
     """
     uri = f"models:/{version.name}/{version.version}"
     state = version.tags.get(names.STATE, "")
@@ -268,9 +268,14 @@ def subject_of(version: Any) -> tuple[Subject, str]:
             else f"{uri} has no policy: is this registry ModelArmor's? modelarmor registry scan"
             " makes one for versions that are older"
         )
-    told = json.loads(version.tags[names.SUBJECT])
-    previous = told.pop("previous", "")
-    subject = Subject.from_json(told)
+    try:
+        told = dict(json.loads(version.tags[names.SUBJECT]))
+        previous = told.pop("previous", "")
+        subject = Subject.from_json(told)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise NothingToReviewError(
+            f"{uri}: its tags are not what the server writes ({error}); do not approve it"
+        ) from None
     if (subject.model, str(subject.version)) != (version.name, str(version.version)):
         raise NothingToReviewError(f"{uri}: its tags are another version's, {subject.uri}")
     return subject, previous

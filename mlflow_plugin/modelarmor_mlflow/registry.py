@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -211,10 +211,11 @@ def _forged(tags: dict[str, str], job: jobs.Job) -> Iterator[str]:
     """Tags that say something else than was recorded: only a change in the database does that."""
     from modelarmor.generate.evidence import Artifact, Evidence
 
-    try:
+    shown = limits = None
+    with suppress(ValueError, RecursionError):
         shown = json.loads(tags.get(names.SUBJECT, "{}"))
         limits = json.loads(tags.get(names.RESOURCES, "{}"))
-    except ValueError:
+    if not isinstance(shown, dict) or not isinstance(limits, dict):
         yield "forged: its tags are not what the server writes"
         return
     for key in ("artifact", "policy", "evidence"):

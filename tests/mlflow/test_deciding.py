@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from modelarmor_mlflow import deciding
+from modelarmor_mlflow import deciding, names
 from modelarmor_mlflow.statements import Subject
 
 DIGEST = "sha256:" + 64 * "0"
@@ -82,3 +82,11 @@ def test_directory_in_place_of_evidence_is_refused(tmp_path):
         (folder / "x").write_text("{}")
     with pytest.raises(deciding.NothingToReviewError, match="cannot be read"):
         deciding.evidence_of(Client(str(tmp_path)), Version, SUBJECT)
+
+
+@pytest.mark.parametrize("told", ["", "[]", "null", "[" * 4000, '{"registry": 1}', '["ab"]'])
+def test_tags_that_say_nonsense_are_no_subject(told):
+    version = Version()
+    version.tags = {names.SUBJECT: told}
+    with pytest.raises(deciding.NothingToReviewError, match="models:/m/1: its tags are not"):
+        deciding.subject_of(version)

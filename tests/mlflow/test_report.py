@@ -136,12 +136,12 @@ def test_location_changed_in_the_database(spoiled):
     assert spoiled.refuses("fraud", "no policy was generated|cannot be reviewed|is being generated")
 
 
+@pytest.mark.parametrize("value", ['{"memory": "64Gi"}', "[]", "[" * 4000])
 @pytest.mark.parametrize("key", [names.POLICY, names.SUBJECT, names.RESOURCES])
-def test_tags_changed_in_the_database(spoiled, key):
+def test_tags_changed_in_the_database(spoiled, key, value):
     spoiled.execute(
-        "UPDATE model_version_tags SET value = :value WHERE key = :key",
-        key=key, value='{"memory": "64Gi"}',
-    )  # fmt: skip
+        "UPDATE model_version_tags SET value = :value WHERE key = :key", key=key, value=value
+    )
     assert "forged" in spoiled.report()["fraud/1"]
 
 

@@ -117,7 +117,7 @@ def _approved(version: Any, model: Model, unreviewed: bool, config: Path | None)
     try:
         envelopes = json.loads(version.tags.get(names.STATEMENTS, "[]"))
         signed = statements.standing(map(json.dumps, envelopes), current)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ServeError(f"{uri}: its approvals cannot be read: {error}") from None
     verdict = evaluate(
         subject,
