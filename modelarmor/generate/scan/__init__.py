@@ -210,7 +210,7 @@ class _Said:
                 self.inspected |= {str(path) for path in value["inspected"]}
             elif "end" in value:
                 self.end = str(value["end"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.findings.append(
                 Finding(
                     rule="not-inspected",

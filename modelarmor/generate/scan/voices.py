@@ -118,7 +118,7 @@ def ask(scanner: Scanner, model: Path, timeout: float) -> Said:
     try:
         answer = json.loads(ended.output.strip().rpartition(b"\n")[2])
         return _read(answer, source, model)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Said(note=clip(f"its answer cannot be read: {error}"), failed=True)
 
 

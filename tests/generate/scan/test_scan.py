@@ -145,6 +145,7 @@ def scanner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         ("raise SystemExit(3)", "it ended with status 3"),
         ("import os; os.abort()", "it ended with status -6"),
         ("print('hello')", "its answer cannot be read"),
+        ("print('[' * 10000)", "its answer cannot be read"),
         ('print(\'{"findings": 3, "inspected": 1}\')', "its answer cannot be read"),
         ("while True: pass", "it was ended after 5 s"),
         ("while True: print('x' * 1000000)", "it wrote too much"),
@@ -190,6 +191,7 @@ def test_a_look_that_is_taken_over_can_say_nonsense_but_not_that_all_is_well(
 
     def lie(*_: object, line: object, **__: object) -> confine.Ended:
         line(b"not json")  # type: ignore[operator]
+        line(b"[" * 10_000)  # type: ignore[operator]
         line(b'{"finding": {"severity": "none"}}')  # type: ignore[operator]
         return confine.Ended(0, b"", "")
 
