@@ -67,6 +67,7 @@ def test_author_is_who_signed_in_and_another_reviewer_approves(guarded, tmp_path
                 name="model",
                 registered_model_name="iris",
                 input_example=[[0.5]],
+                pip_requirements=["scikit-learn"],  # what MLflow would find in half a minute
             )
     finally:
         mlflow.set_tracking_uri(None)

@@ -82,7 +82,11 @@ class Outcome:
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture(params=["own user", "nobody"])
+#: root's own kernels are everywhere in the other tests
+ROOTS = pytest.mark.thorough if os.getuid() == 0 else ()
+
+
+@pytest.fixture(params=[pytest.param("own user", marks=ROOTS), "nobody"])
 def work(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Run a function of ``everyday.py`` confined, in a workspace of its own."""
     uid = os.getuid() if request.param == "own user" else NOBODY

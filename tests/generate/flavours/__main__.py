@@ -20,7 +20,7 @@ from modelarmor.generate.evidence import Evidence
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint import entry_cost, lint
 from modelarmor.policy.model import Policy, Posture
-from tests.generate.flavours import support
+from tests.generate.flavours import support, train
 
 PAGE = Path(__file__).parents[3] / "docs" / "generate.md"
 BEGIN, END = "<!-- tightness: begin -->", "<!-- tightness: end -->"
@@ -90,7 +90,7 @@ def main() -> None:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     with tempfile.TemporaryDirectory() as directory:
-        for flavour in support.FLAVOURS:
+        for flavour in train.FLAVOURS:
             model = support.models(flavour, Path(directory))[0]
             evidence = support.evidence_of(model, given=support.GIVEN.get(flavour))
             lines.append(row(flavour, evidence, model, files))

@@ -10,7 +10,7 @@ from tests.generate.flavours import support
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where models are trained, a group at a time, when the first of it is asked for."""
+    """Where models are trained, a flavour at a time, when it is asked for."""
     return tmp_path_factory.mktemp("models")
 
 

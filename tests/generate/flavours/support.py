@@ -24,14 +24,6 @@ from modelarmor.profiles import Profile
 from modelarmor.sandbox import Sandbox, Workload
 
 HERE = Path(__file__).parent
-#: flavour of train.py -> its group
-FLAVOURS = {
-    "sklearn_skops": "trees", "sklearn_pickle": "trees", "joblib_file": "trees",
-    "xgboost": "trees", "lightgbm": "trees", "catboost": "trees", "onnx": "trees",
-    "pyfunc": "trees", "from_code": "trees", "torch_pt2": "torch", "torch_pickle": "torch",
-    "torchscript": "torch", "transformers": "torch", "keras3": "keras", "keras_h5": "keras",
-    "saved_model": "keras",
-}  # fmt: skip
 #: how often models are asked, where 1000 and 250 times take minutes: Keras' own predict() does
 PREDICTIONS = {"keras3": (250, 50), "keras_h5": (250, 50)}
 #: what is asked of models that do not tell what they take
@@ -40,15 +32,13 @@ GIVEN = {"torchscript": {"inputs": [[5.1, 3.5, 1.4, 0.2], [6.2, 2.9, 4.3, 1.3]]}
 
 @cache
 def models(flavour: str, directory: Path) -> list[Path]:
-    """Two models of a flavour below ``directory``; those of its group are trained with it."""
-    group = FLAVOURS[flavour]
-    if not (directory / group).exists():
-        command = [sys.executable, str(HERE / "train.py"), group, str(directory / group)]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    found = sorted((directory / group / flavour).glob("[ab]")) + sorted(
-        (directory / group / flavour).glob("[ab].*")
-    )
+    """Two models of a flavour of `train.FLAVOURS` below ``directory``, trained on first use."""
+    place = directory / flavour
+    place.mkdir()
+    command = [sys.executable, str(HERE / "train.py"), flavour, str(place)]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = sorted(place.glob("[ab]")) + sorted(place.glob("[ab].*"))
     assert len(found) == 2, found
     return found
 

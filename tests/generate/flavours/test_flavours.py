@@ -18,7 +18,7 @@ from modelarmor import profiles
 from modelarmor.generate.evidence import Evidence
 from modelarmor.policy.lint import entry_cost, lint
 from modelarmor.policy.model import Posture
-from tests.generate.flavours import support
+from tests.generate.flavours import support, train
 from tests.generate.flavours.conftest import evidence
 
 #: lint findings that every generated policy has, and why they stay: docs/generate.md
@@ -41,7 +41,7 @@ USUAL = ("sklearn_skops", "onnx", "from_code", "torch_pickle")
 @pytest.fixture(
     params=[
         pytest.param(name, marks=() if name in USUAL else pytest.mark.thorough)
-        for name in support.FLAVOURS
+        for name in train.FLAVOURS
     ]
 )
 def flavour(request: pytest.FixtureRequest) -> str:

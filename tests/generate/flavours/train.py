@@ -1,8 +1,8 @@
-"""Trains two small real models of each flavour of a group, in a process of its own.
+"""Trains two small real models of a flavour, in a process of its own.
 
-    python train.py GROUP DIRECTORY
+    python train.py FLAVOUR DIRECTORY
 
-writes DIRECTORY/FLAVOUR/a and …/b: MLflow's directories, or single files as people pass them on.
+writes DIRECTORY/a and DIRECTORY/b: MLflow's directories, or single files as people pass them on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 #: MLflow would find these out by loading the model once more
 PLAIN: dict[str, Any] = {"pip_requirements": []}
@@ -314,20 +311,17 @@ def saved_model(at: Path) -> None:
         model.export(at / name, verbose=False)
 
 
-GROUPS: dict[str, tuple[Callable[[Path], None], ...]] = {
-    "trees": (sklearn_skops, sklearn_pickle, joblib_file, xgboost, lightgbm, catboost, onnx,
-              pyfunc, from_code),
-    "torch": (torch_pt2, torch_pickle, torchscript, transformers),
-    "keras": (keras3, keras_h5, saved_model),
+FLAVOURS: dict[str, Callable[[Path], None]] = {
+    train.__name__: train
+    for train in (
+        sklearn_skops, sklearn_pickle, joblib_file, xgboost, lightgbm, catboost, onnx, pyfunc,
+        from_code, torch_pt2, torch_pickle, torchscript, transformers, keras3, keras_h5,
+        saved_model,
+    )
 }  # fmt: skip
 
 
-def main(group: str, directory: Path) -> None:
-    for train in GROUPS[group]:
-        at = directory / train.__name__
-        at.mkdir(parents=True)
-        train(at)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    FLAVOURS[sys.argv[1]](Path(sys.argv[2]))
