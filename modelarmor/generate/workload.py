@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from modelarmor import profiles
+from modelarmor import _yaml, profiles
 from modelarmor.alerts import Alert
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.observe.cage import PROFILE, home_of, serving_variables
@@ -46,7 +44,7 @@ def filled(
 
     Raises:
         ProfileError: a place contains the home directory.
-        PolicyError, ValueError: the evidence has no policy, or one that is none.
+        PolicyError, ValueError: the evidence has no policy or network policy, or one that is none.
     """
     if not evidence.policy:
         raise ValueError("the evidence has no policy; generate it again")
@@ -68,9 +66,7 @@ def filled(
         description=f"Generated for {evidence.artifact.digest}",
         display_name=name,
         policies=profiles.fill(evidence.policy, name="<generated policy>", **places),
-        network=Egress.from_network_policy(
-            yaml.safe_load(evidence.network), name="<generated network policy>"
-        ),
+        network=_egress(evidence.network),
         resources=Resources.from_kubernetes(evidence.resources),
         variables={
             **base.variables,
@@ -78,6 +74,15 @@ def filled(
             "HOME": str(scratch_home),
         },
     )
+
+
+def _egress(network: str) -> Egress:
+    name = "<generated network policy>"
+    try:
+        document = _yaml.loads(network.encode())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return Egress.from_network_policy(document, name=name)
 
 
 def is_expected(evidence: Evidence, alert: Alert, places: Places) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
+from modelarmor import _yaml
 from modelarmor.generate.evidence import Evidence
 from modelarmor.policy import document
 from modelarmor.policy.decide import Decision, Operation, Table
@@ -52,8 +51,9 @@ class Policies:
             egress = Egress.unrestricted()
         else:
             try:
-                egress = Egress.from_network_policy(_plain(evidence.network), name="network")
-            except (ValueError, yaml.YAMLError, RecursionError) as error:
+                network = _yaml.loads(evidence.network.encode())
+                egress = Egress.from_network_policy(network, name="network")
+            except ValueError as error:
                 problems.append(f"the network policy cannot be read: {error}")
         try:
             resources = Resources.from_kubernetes(evidence.resources)
@@ -73,9 +73,3 @@ class Policies:
             why = f"{NETWORK_POLICY} grants no egress: internet sockets do not exist"
             return Decision("block", why=why)
         return decision
-
-
-def _plain(text: str) -> Any:
-    if len(text) > 1 << 20:
-        raise ValueError("it is larger than a mebibyte")
-    return yaml.safe_load(text)

@@ -267,3 +267,13 @@ def test_evidence_without_a_policy_confines_nothing(tmp_path: Path) -> None:
         workload.filled(
             Evidence(artifact=ARTIFACT), model=tmp_path, prefix=Path(sys.prefix), tmp=tmp_path
         )
+
+
+@pytest.mark.parametrize("network", ["", "[", "[" * 5000, "a: &a [*a]", "kind: Pod"])
+def test_evidence_with_no_network_policy_confines_nothing(tmp_path: Path, network: str) -> None:
+    made = draft()
+    kept = Evidence(artifact=ARTIFACT, policy=made.policy, network=network)
+    with pytest.raises(ValueError, match="<generated network policy>"):
+        workload.filled(
+            kept, model=tmp_path, prefix=Path(sys.prefix), tmp=tmp_path, home=Path("/h")
+        )
