@@ -33,10 +33,10 @@ _T = TypeVar("_T")
 #: configuration that is an option of `modelarmor deploy` with a value, and those without
 OPTIONS: Final = (
     "image", "namespace", "prefix", "interpreter", "claim", "tracking_uri", "fetch_secret",
-    "fetch_egress", "replicas", "max_replicas", "gpus", "evidence", "config", "kubeconfig",
-    "context", "timeout",
+    "fetch_egress", "replicas", "max_replicas", "gpus", "guard", "evidence", "config",
+    "kubeconfig", "context", "timeout",
 )  # fmt: skip
-FLAGS: Final = ("unreviewed",)
+FLAGS: Final = ("unreviewed", "no_guard")
 #: where a deployment is; another place is another deployment
 _WHERE: Final = ("namespace", "kubeconfig", "context")
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")

@@ -67,8 +67,9 @@ def main(settings: str, *command: str) -> None:
             sys.exit(NOT_CONFINED)
     for directory in given["directories"]:
         os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103
-    # ipykernel writes its connection file anew, which a Secret's volume does not take
-    shutil.copyfile(given["control"], given["copy"])
+    if "copy" in given:
+        # ipykernel writes its connection file anew, which a Secret's volume does not take
+        shutil.copyfile(given["control"], given["copy"])
     os.execvp(command[0], command)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from modelarmor.cluster.models import Guard
     from modelarmor.generate.evidence import Evidence
 
 _EXAMPLES: Final = """\
@@ -84,6 +85,10 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
                         " name, and --claim has the weights")  # fmt: skip
     parser.add_argument("--pull-secret", default="", metavar="NAME",
                         help="with --nim: a Secret for the image's registry")  # fmt: skip
+    parser.add_argument("--guard", type=Path, metavar="FILE",
+                        help="limits on requests (see `modelarmor guard`); without it those of the"
+                        " model's signature")  # fmt: skip
+    parser.add_argument("--no-guard", action="store_true", help="let every request through")
     parser.add_argument("--kserve", action="store_true", help="write an InferenceService")
     parser.add_argument("--unreviewed", action="store_true", help="deploy what nobody approved")
     parser.add_argument("--evidence", type=Path, metavar="FILE",
@@ -147,7 +152,7 @@ def _deploy(arguments: argparse.Namespace) -> int:
     try:
         if arguments.nim:
             return _sent(arguments, _nim(arguments))
-        with _subject(arguments) as (name, evidence):
+        with _subject(arguments) as (name, evidence, root):
             claim, _, path = arguments.claim.partition(":")
             target = models.Target(
                 name=arguments.name or _NOT_NAME.sub("-", name.split("/")[0].lower()).strip("-"),
@@ -168,7 +173,8 @@ def _deploy(arguments: argparse.Namespace) -> int:
             exact = f"models:/{name}" if arguments.model.startswith("models:/") else ""
             if arguments.tracking_uri and not exact:
                 raise ValueError(f"{arguments.model} is in no registry to be fetched from")
-            return _sent(arguments, models.manifests(evidence, target, exact))
+            guard = _guard(arguments, evidence, root)
+            return _sent(arguments, models.manifests(evidence, target, exact, guard))
     except models.DeployError as error:
         print(f"modelarmor: error: {error}", file=sys.stderr)
         return 1
@@ -204,7 +210,8 @@ def _sent(arguments: argparse.Namespace, items: list[dict[str, Any]]) -> int:
 def _nim(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from modelarmor.cluster import nim
 
-    if arguments.evidence or arguments.tracking_uri or arguments.kserve or ":" in arguments.claim:
+    theirs = (arguments.evidence, arguments.tracking_uri, arguments.kserve, arguments.guard)
+    if any(theirs) or ":" in arguments.claim:
         raise ValueError("--nim takes an image, a --claim without a path, and no model's options")
     return nim.manifests(
         nim.Nim(
@@ -219,8 +226,25 @@ def _nim(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     )
 
 
-def _subject(arguments: argparse.Namespace) -> AbstractContextManager[tuple[str, Evidence]]:
-    """The model's exact name, and its evidence."""
+def _guard(arguments: argparse.Namespace, evidence: Evidence, root: Path) -> Guard | None:
+    from modelarmor_mlflow.serving import limits, pod
+
+    from modelarmor.cluster.models import Guard
+
+    if arguments.no_guard:
+        return None
+    found = limits.read(arguments.guard) if arguments.guard else pod.signed(root, evidence)
+    if found is None:
+        print(
+            f"modelarmor: {root} is not here, so its signature is not known: the guard checks the"
+            " size of requests alone; have --guard name its limits",
+            file=sys.stderr,
+        )
+    return Guard(pod.files(found), pod.PROGRAM)
+
+
+def _subject(arguments: argparse.Namespace) -> AbstractContextManager[tuple[str, Evidence, Path]]:
+    """The model's exact name, its evidence, and where it lies, if it does."""
     if arguments.evidence is not None:
         if not arguments.unreviewed:
             raise ValueError("--evidence is for what nobody has approved: add --unreviewed")
@@ -228,12 +252,13 @@ def _subject(arguments: argparse.Namespace) -> AbstractContextManager[tuple[str,
 
         # the pods compare the files with it themselves
         evidence = Evidence.loads(arguments.evidence.read_bytes())
-        return nullcontext((Path(arguments.model).name, evidence))
+        root = Path(arguments.model)
+        return nullcontext((root.name, evidence, root))
     return _approved(arguments)
 
 
 @contextmanager
-def _approved(arguments: argparse.Namespace) -> Iterator[tuple[str, Evidence]]:
+def _approved(arguments: argparse.Namespace) -> Iterator[tuple[str, Evidence, Path]]:
     from modelarmor.cluster.models import DeployError
 
     try:
@@ -248,6 +273,6 @@ def _approved(arguments: argparse.Namespace) -> Iterator[tuple[str, Evidence]]:
             with source.found(
                 arguments.model, unreviewed=arguments.unreviewed, config=arguments.config
             ) as subject:
-                yield subject.name, subject.evidence
+                yield subject.name, subject.evidence, subject.root
         except ServeError as error:
             raise DeployError(str(error)) from None

@@ -124,13 +124,29 @@ class Target:
             )
 
 
-def manifests(evidence: Evidence, target: Target, uri: str = "") -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What runs in front of a model, in its process.
+
+    Attributes:
+        files: its programs and what they read, by name.
+        program: the one of them that serves; it is given the port.
+    """
+
+    files: Mapping[str, str]
+    program: str
+
+
+def manifests(
+    evidence: Evidence, target: Target, uri: str = "", guard: Guard | None = None
+) -> list[dict[str, Any]]:
     """Everything that serves one model under its policy, in the order in which to apply it.
 
     Args:
         evidence: with the policy that was approved.
         target: how it is to be served.
         uri: of the model, exact (``models:/iris/3``), where it is fetched.
+        guard: in front of the model; without one MLflow's server takes every request.
 
     Raises:
         DeployError: the policy would not hold on the cluster, or the files are not all known.
@@ -146,12 +162,12 @@ def manifests(evidence: Evidence, target: Target, uri: str = "") -> list[dict[st
         },
         sort_keys=True,
     )
-    if len(plan) > _MAX_PLAN:
+    if len(plan) + sum(map(len, guard.files.values() if guard else ())) > _MAX_PLAN:
         raise DeployError(f"{len(files)} files are more than a ConfigMap can name: pack them")
     # The digest is of everything but itself, so whatever changes is a revision of its own.
-    draft = _all(evidence, target, plan, "0" * 16)
+    draft = _all(evidence, target, plan, guard, "0" * 16)
     digest = hashlib.sha256(json.dumps(draft, sort_keys=True).encode()).hexdigest()
-    return _all(evidence, target, plan, digest[:16])
+    return _all(evidence, target, plan, guard, digest[:16])
 
 
 def _files(evidence: Evidence) -> dict[str, tuple[int, str]]:
@@ -166,7 +182,9 @@ def _files(evidence: Evidence) -> dict[str, tuple[int, str]]:
     return {file.path: (file.size, file.sha256) for file in evidence.artifact.files}
 
 
-def _all(evidence: Evidence, target: Target, plan: str, revision: str) -> list[dict[str, Any]]:
+def _all(
+    evidence: Evidence, target: Target, plan: str, guard: Guard | None, revision: str
+) -> list[dict[str, Any]]:
     labels = objects.MANAGED | {MODEL_LABEL: target.name, REVISION_LABEL: revision}
     annotations = {
         "modelarmor.io/artifact-digest": evidence.artifact.digest,
@@ -185,14 +203,15 @@ def _all(evidence: Evidence, target: Target, plan: str, revision: str) -> list[d
     policy = confining(evidence, target, name, labels)
     written: dict[str, Any] = yaml.safe_load(document.dump([policy]))
     written["metadata"] |= {"labels": dict(labels), "annotations": annotations | _LAST}
-    pods = _pod(evidence, target, policy, name)
+    pods = _pod(evidence, target, guard, name)
+    data = {"control": "x", "denied": "x", "unnamed": "x", "plan.json": plan}
     made: list[Any] = [
         k8s.V1ConfigMap(
             api_version="v1",
             kind="ConfigMap",
             metadata=meta(name, kept=True),
             immutable=True,
-            data={"control": "x", "denied": "x", "unnamed": "x", "plan.json": plan},
+            data=data | dict(guard.files if guard else {}),
         ),
         written,
         _network(evidence, target, meta(name, kept=True), labels),
@@ -309,12 +328,14 @@ def _check(policy: Policy) -> None:
 # --- the pod
 
 
-def _pod(evidence: Evidence, target: Target, policy: Policy, config: str) -> k8s.V1PodSpec:
+def _pod(evidence: Evidence, target: Target, guard: Guard | None, config: str) -> k8s.V1PodSpec:
     mount = k8s.V1VolumeMount
     python = f"{target.prefix}/bin/python"
     # not `mlflow models serve`, which starts a shell that the policy refuses
     server = [python, "-I", "-B", "-m", "uvicorn", "mlflow.pyfunc.scoring_server.app:app",
               "--host", "0.0.0.0", "--port", str(PORT)]  # fmt: skip
+    if guard is not None:
+        server = [python, "-I", "-B", f"{_CONTROL}/{guard.program}", str(PORT)]
     variables = serving_variables(Path(TMP)) | {
         "HOME": f"{TMP}/home",
         "TMPDIR": TMP,
@@ -351,7 +372,7 @@ def _pod(evidence: Evidence, target: Target, policy: Policy, config: str) -> k8s
         ),
         init_containers=[_fetching(evidence, target, python)],
         containers=[serve],
-        volumes=_volumes(evidence, target, config),
+        volumes=_volumes(evidence, target, guard, config),
     )
 
 
@@ -447,17 +468,21 @@ def _resources(evidence: Evidence, target: Target) -> k8s.V1ResourceRequirements
     )
 
 
-def part(config: str, name: str, key: str) -> k8s.V1Volume:
-    """One key of a ConfigMap as a volume."""
+def part(config: str, name: str, *keys: str) -> k8s.V1Volume:
+    """Keys of a ConfigMap as a volume."""
     return k8s.V1Volume(
         name=name,
         config_map=k8s.V1ConfigMapVolumeSource(
-            name=config, default_mode=0o444, items=[k8s.V1KeyToPath(key=key, path=key)]
+            name=config,
+            default_mode=0o444,
+            items=[k8s.V1KeyToPath(key=key, path=key) for key in keys],
         ),
     )
 
 
-def _volumes(evidence: Evidence, target: Target, config: str) -> list[k8s.V1Volume]:
+def _volumes(
+    evidence: Evidence, target: Target, guard: Guard | None, config: str
+) -> list[k8s.V1Volume]:
     def empty(name: str, size: int | None = None, medium: str | None = None) -> k8s.V1Volume:
         room = None if size is None else str(size)
         return k8s.V1Volume(
@@ -467,7 +492,9 @@ def _volumes(evidence: Evidence, target: Target, config: str) -> list[k8s.V1Volu
     disk = Resources.from_kubernetes(evidence.resources).disk
     claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=target.claim, read_only=True)
     return [
-        *(part(config, name, name) for name in ("control", "denied", "unnamed")),
+        # beside the control, since the policy lets that be read
+        part(config, "control", "control", *sorted(guard.files if guard else ())),
+        *(part(config, name, name) for name in ("denied", "unnamed")),
         part(config, "plan", "plan.json"),
         empty("model"),
         empty("tmp", disk),

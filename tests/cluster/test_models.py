@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from modelarmor_mlflow.serving import pod
 
 from modelarmor.cli import main
 from modelarmor.cluster import fetch, models
@@ -273,7 +274,19 @@ def test_the_command_prints_what_kubectl_takes(
     assert main(command) == 2
     assert "--unreviewed" in capsys.readouterr().err
     assert main([*command, "--unreviewed"]) == 0
+    guard = models.Guard(pod.files(None), pod.PROGRAM)
+    told = capsys.readouterr()
+    assert told.out == models.write(models.manifests(evidence, TARGET, guard=guard))
+    assert "its signature is not known" in told.err
+    assert main([*command, "--unreviewed", "--no-guard"]) == 0
     assert capsys.readouterr().out == models.write(models.manifests(evidence, TARGET))
+    # a model that is here, and is not the one that the evidence is about
+    other = tmp_path / "iris"
+    other.mkdir()
+    (other / "MLmodel").write_text("signature: {}\n")
+    command[1] = str(other)
+    assert main([*command, "--unreviewed"]) == 2
+    assert "not the one that the evidence is about" in capsys.readouterr().err
     assert main([*command, "--unreviewed", "--name", "NO"]) == 1
 
 

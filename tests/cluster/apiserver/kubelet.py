@@ -43,6 +43,8 @@ class Kubelet:
         self._processes: dict[str, Any] = {}
         #: images that can be pulled; None: every one
         self.images: set[str] | None = None
+        #: what lies in PersistentVolumeClaims, by their names
+        self.claims: dict[str, Path] = {}
         #: why no node takes a pod; empty: one does
         self.unschedulable = ""
         #: hears what the policies of a pod refused or audited, on another thread
@@ -134,6 +136,7 @@ class Kubelet:
 
     async def _containers(self, pod: Object) -> None:
         meta, last, restarts = pod["metadata"], None, 0
+        await asyncio.to_thread(self._prepare, pod)
         while not self._ending(pod):
             process, message = await asyncio.to_thread(self._start, pod)
             self._processes[meta["uid"]] = process
@@ -157,16 +160,37 @@ class Kubelet:
         known = self._server.store.objects[_POD].get((meta["namespace"], meta["name"]))
         return known is None or "deletionTimestamp" in known["metadata"]
 
-    def _start(self, pod: Object) -> tuple[Any, Path]:
-        root = self._directory / pod["metadata"]["uid"][:8]
-        container = pod["spec"]["containers"][0]
+    def _prepare(self, pod: Object) -> None:
+        """Run the init containers, which nothing confines."""
+        for container in pod["spec"].get("initContainers") or []:
+            command, env, _ = self._command(pod, container)
+            subprocess.run(command, env=env, check=True, cwd=self._directory)
+
+    def _command(
+        self, pod: Object, container: Object
+    ) -> tuple[list[str], dict[str, str], dict[str, str]]:
+        """What a container runs, with which environment, and where its volumes are."""
+        root = self._root(pod)
         places = self._volumes(pod, container, root)
-        message = root / "message"
-        places["/dev/termination-log"] = str(message)
+        places["/dev/termination-log"] = str(root / "message")
         env = {item["name"]: _moved(item["value"], places) for item in container["env"]}
         env["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-        command = [_moved(word, places) for word in container["command"]]
-        cwd = Path(_moved(container["workingDir"], places))
+        return [_moved(word, places) for word in container["command"]], env, places
+
+    def _root(self, pod: Object) -> Path:
+        return self._directory / str(pod["metadata"]["uid"])[:8]
+
+    def output(self, pod: Object) -> str:
+        """What the container wrote: its log."""
+        file = self._root(pod) / "output"
+        return file.read_text() if file.exists() else ""
+
+    def _start(self, pod: Object) -> tuple[Any, Path]:
+        root = self._root(pod)
+        container = pod["spec"]["containers"][0]
+        command, env, places = self._command(pod, container)
+        message = root / "message"
+        cwd = Path(_moved(container.get("workingDir", str(root)), places))
         output = (root / "output").open("ab")
         with output:
             if not self.enforces:
@@ -209,7 +233,12 @@ class Kubelet:
             directory.mkdir(parents=True, exist_ok=True)
             if "secret" in volume:
                 self._secret(pod, volume["secret"], directory)
+            elif claim := volume.get("persistentVolumeClaim"):
+                directory = self.claims[claim["claimName"]]
             places[mount["mountPath"]] = str(directory)
+        for mount in container["volumeMounts"]:
+            if source := volumes[mount["name"]].get("configMap"):
+                self._config(pod, source, Path(places[mount["mountPath"]]), places)
         return places
 
     def _secret(self, pod: Object, source: Object, directory: Path) -> None:
@@ -222,6 +251,15 @@ class Kubelet:
             if not file.exists():
                 file.write_bytes(texts[item["key"]])
                 file.chmod(source["defaultMode"])
+
+    def _config(self, pod: Object, source: Object, directory: Path, places: dict[str, str]) -> None:
+        key = (pod["metadata"]["namespace"], source["name"])
+        data = self._server.store.objects["", "configmaps"][key]["data"]
+        for item in source["items"]:
+            text = data[item["key"]]
+            if item["key"].endswith(".json"):  # what a program is told, with paths of its container
+                text = _moved(text, places)
+            (directory / item["path"]).write_text(text)
 
     def _policies(self, pod: Object, places: dict[str, str]) -> list[Policy]:
         found = []

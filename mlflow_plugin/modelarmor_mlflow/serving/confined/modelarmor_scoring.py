@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING or __package__:  # read where it lies in the package, by tools and tests
     from .modelarmor_guard import App, Guard, Limits, Message, Receive, Scope, Send
@@ -52,10 +52,17 @@ class Channel:
                 os.write(self._pipe, line)
 
 
+class Says(Protocol):
+    """Takes what is said."""
+
+    def say(self, body: dict[str, Any]) -> None:
+        """Take one thing."""
+
+
 class Counted:
     """An ASGI application that counts what `app` answers, and tells `channel` every second."""
 
-    def __init__(self, app: App, channel: Channel) -> None:
+    def __init__(self, app: App, channel: Says) -> None:
         self._app = app
         self._channel = channel
         self._lock = threading.Lock()
