@@ -95,7 +95,7 @@ With enforcer=kubernetes the configuration is that of `modelarmor deploy`, of wh
     claim, or tracking_uri, fetch_secret, fetch_egress    where the model's files come from
     namespace, kubeconfig, context                    where it is served; it stays there
     replicas, max_replicas, gpus, timeout
-    unreviewed, evidence, config                      as above
+    unreviewed, evidence, config, guard, no_guard     as above
 
 A deployment is known on the machine that made it. Its `url` is an address within the cluster, so
 `predict` does not ask it; `delete` ends its pods first, and then what confined them.
