@@ -36,9 +36,9 @@ examples:
   modelarmor redteam ./model --data test.npz
                                             how it bears inputs that are crafted against it
 
-Exit status: 0 when all is well; 1 when lint, explain, generate, review or redteam says no; 2 for a
-mistake in the command line or a file. run answers with the command's own status, and with 125 when
-the command cannot be confined.
+Exit status: 0 when all is well; 1 when the answer is no (a command's --help says what it asks); 2
+for a mistake in the command line or a file. run answers with the command's own status, and with 125
+when the command cannot be confined.
 """
 
 
@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv: the arguments, instead of the process's own.
+
+    Raises:
+        KeyboardInterrupt: somebody pressed Ctrl-C; `modelarmor.__main__` says what becomes of it.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -60,8 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        return 130
     except (ValueError, OSError) as error:  # our errors are ValueErrors that say what to do
         print(f"modelarmor: error: {_said(error)}", file=sys.stderr)
         return 2
