@@ -41,7 +41,10 @@ CASES = (
         "pickle-injection-pytorch", "a PyTorch model with code, by four ways", ("load-code",),
         "the code (RAN|was refused)", "was refused",
     ),
-    Case("keras-injection", "Keras models that install software and write", ("load-code",)),
+    Case(
+        "keras-injection", "Keras models that install software and write, and a graph that does",
+        ("load-code", "graph-code"),
+    ),
     Case(
         "command-injection-and-data-theft", "an injected agent, and a dataset that leaves",
         ("obey-code", "leave-code"),

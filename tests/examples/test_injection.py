@@ -56,8 +56,16 @@ def test_without_a_sandbox_the_code_in_a_pytorch_model_runs(
     assert not {one.severity for one in generate(honest, run=False).findings} & {"critical"}
 
 
-def test_code_in_a_keras_model_installs_and_writes_nothing(tmp_path: Path) -> None:
-    loaded = run("keras-injection", tmp_path / "work")["load-code"]
+def keys(home: Path) -> None:
+    """What a graph would read."""
+    (home / ".aws").mkdir()
+    (home / ".aws" / "credentials").write_text("worthless\n")
+
+
+def test_code_in_a_keras_model_installs_and_writes_nothing(home: Path, tmp_path: Path) -> None:
+    keys(home)
+    done = run("keras-injection", tmp_path / "work")
+    loaded = done["load-code"]
     assert loaded.printed.count("safe mode refuses it") == 2
     for attempt in ("apt-get", "pip", "write to /tmp"):
         assert loaded.printed.count(f"{attempt}: refused") >= 2, loaded.printed
@@ -67,6 +75,12 @@ def test_code_in_a_keras_model_installs_and_writes_nothing(tmp_path: Path) -> No
     assert loaded.refused_by("File", "/tmp/kerasinject.py")
     assert not Path("/tmp/kerasinject.py").exists()
     assert not Path("/tmp/kerasinject").exists()
+    graph = done["graph-code"]
+    for attempt in ("graph writes to /tmp", "graph reads keys"):
+        assert f"{attempt}: refused (PermissionDeniedError)" in graph.printed, graph.printed
+    assert graph.refused_by("File", "/tmp/kerasinject-graph.py")
+    assert graph.refused_by("File", ".aws/credentials") == {f"{PROFILE}-credentials"}
+    assert not Path("/tmp/kerasinject-graph.py").exists()
 
 
 @pytest.mark.thorough
@@ -77,12 +91,17 @@ def test_without_a_sandbox_the_code_in_a_keras_model_installs_and_writes(
     place = tmp_path / "tmp-of-the-demonstration"
     place.mkdir()
     monkeypatch.setenv("DEMONSTRATION_TMP", str(place))
-    loaded = run("keras-injection", tmp_path / "work", PLAIN)["load-code"]
+    keys(home)
+    done = run("keras-injection", tmp_path / "work", PLAIN)
+    loaded, graph = done["load-code"], done["graph-code"]
     for attempt in ("apt-get", "pip", "write to /tmp"):
         assert f"{attempt}: SUCCEEDED" in loaded.printed, loaded.printed
+    for attempt in ("graph writes to /tmp", "graph reads keys"):
+        assert f"{attempt}: SUCCEEDED" in graph.printed, graph.printed
+    assert (place / "kerasinject-graph.py").read_text() == "# left by a graph\n"
     assert (place / "kerasinject.py").read_text() == "# left by a model\n"
     assert (place / "kerasinject" / "pwned.py").exists()
-    for name in ("model.keras", "model.h5"):
+    for name in ("model.keras", "model.h5", "saved"):
         file = next((home / "tmp").glob(f"*/{name}"))
         found = generate(file, run=False).findings
         assert {one.severity for one in found} & {"critical", "high"}, name
