@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def modelarmor(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("imported", ["modelarmor.cli", "yaml", "modelarmor.generate.commands"])
+def test_ctrl_c_ends_it_quietly_while_it_is_still_imported(imported: str) -> None:
+    program = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = program["modelarmor"].partition(":")
+    interrupt = f"""
+import os, signal, sys
+def hook(event, details):
+    if event == "import" and details[0] == {imported!r}:
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+from {module} import {function}
+sys.exit({function}())
+"""
+    command = [sys.executable, "-c", interrupt, "profiles"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_it_tells_its_version() -> None:
