@@ -41,14 +41,17 @@ examples:
                                                    of a bare policy, without evidence
   modelarmor compliance a.json b.json --format json
 
-Exit status: 0, or with --strict 1 where a check fails; 2 for a mistake in the command line or a
-file.
+Exit status: 0 when the evidence has no finding of the severity of --fail-on or worse, 1 when it has
+one, and with --strict where a check fails; 2 for a mistake in the command line or a file. The report
+is written all the same. A bare policy has no findings.
 """
 _GENERATE_EXAMPLES: Final = """\
 examples:
   modelarmor generate ./model                      the policy on standard output
   modelarmor generate ./model -o policy.yaml       and policy.evidence.json, policy.network.yaml
                                                    beside it
+  modelarmor generate ./model -o policy.yaml --force
+                                                   again, replacing what was made before
   modelarmor generate models:/iris/4 -o iris.yaml  a model of an MLflow registry
   modelarmor generate model.pkl --no-run           look only: no code of the model runs
   modelarmor generate ./model --input rows.json    ask it this, as its scoring server is asked:
@@ -100,6 +103,9 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="write the policy there, and evidence and network policy beside it"
         " (default: - for stdout, and nothing beside it)",
     )  # fmt: skip
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="replace files that are there already"
+    )
     parser.add_argument("--evidence", metavar="FILE", help="write the evidence there")
     parser.add_argument("--network", metavar="FILE", help="write the NetworkPolicy there")
     parser.add_argument(
@@ -214,6 +220,10 @@ def _outputs(arguments: argparse.Namespace) -> dict[str, str]:
     for file in files:  # before the work, which takes minutes, not after it
         if not Path(file).parent.is_dir():
             raise ValueError(f"{file}: there is no directory {Path(file).parent}; make it first")
+        # A policy that somebody has reviewed or changed by hand is not to be lost by a slip. What
+        # is no regular file, such as /dev/null, cannot be.
+        if Path(file).is_file() and not arguments.force:
+            raise ValueError(f"{file}: exists; name another file, or replace it with --force")
     return outputs
 
 
@@ -490,7 +500,8 @@ def _add_compliance(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write there (default: - for stdout)"
     )
-    parser.add_argument("--strict", action="store_true", help="exit 1 where a check fails")
+    parser.add_argument("--strict", action="store_true", help="exit 1 where a check fails too")
+    _add_fail_on(parser)
     parser.set_defaults(run=_compliance)
 
 
@@ -498,9 +509,8 @@ def _compliance(arguments: argparse.Namespace) -> int:
     from modelarmor.generate.compliance import as_html, as_json, as_text, assess, subjects
 
     bare = [path for path in arguments.subjects if not _is_evidence(path)]
-    found = [
-        subjects.of_evidence(read_evidence(path)) for path in arguments.subjects if path not in bare
-    ]
+    evidence = [read_evidence(path) for path in arguments.subjects if path not in bare]
+    found = [subjects.of_evidence(each) for each in evidence]
     if bare:
         places = {
             name.upper(): getattr(arguments, name)
@@ -520,7 +530,8 @@ def _compliance(arguments: argparse.Namespace) -> int:
         text = "\n".join(as_text(report, colour=colour) for report in reports)
     write(text, arguments.output)
     failing = any(report.count("partly") or report.count("not met") for report in reports)
-    return int(arguments.strict and failing)
+    severities = [finding.severity for each in evidence for finding in each.findings]
+    return int(fails(severities, arguments.fail_on) or (arguments.strict and failing))
 
 
 # --- common

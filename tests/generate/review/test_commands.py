@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelarmor.generate.commands import Progress, fails, summary
-from modelarmor.generate.evidence import Evidence
+from modelarmor.generate.evidence import SEVERITIES, Evidence
 
 from .samples import BEFORE, HOSTILE, IRIS, NASTY, PROFILE
 
@@ -97,15 +97,25 @@ def test_review_of_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None
 
 
 def test_compliance_of_evidence_and_of_a_policy(evidence: Path) -> None:
-    done = modelarmor("compliance", evidence / "iris.json", "--format", "json")
+    done = modelarmor("compliance", evidence / "quiet.json", "--format", "json")
     assert done.returncode == 0, done.stderr
     (told,) = json.loads(done.stdout)
-    assert told["subject"]["policy_digest"] == IRIS.policy_digest
+    assert told["subject"]["policy_digest"] == QUIET.policy_digest
     bare = modelarmor(
         "compliance", PROFILE / "policy.yaml", "--network", PROFILE / "network.yaml", "--strict"
     )
     assert bare.returncode == 1
     assert "met here AC-3  Access Enforcement" in bare.stdout
+
+
+def test_compliance_is_reported_and_fails_where_a_finding_is_grave(evidence: Path) -> None:
+    both = (evidence / "quiet.json", evidence / "iris.json")
+    worst = max(IRIS.findings, key=lambda finding: -SEVERITIES.index(finding.severity)).severity
+    done = modelarmor("compliance", *both, "--fail-on", worst)
+    assert done.returncode == 1
+    assert "AC-3  Access Enforcement" in done.stdout
+    assert modelarmor("compliance", *both, "--fail-on", "never").returncode == 0
+    assert modelarmor("compliance", both[0], "--fail-on", "info").returncode == 0
 
 
 def test_a_place_that_is_relative_is_a_mistake() -> None:
@@ -136,6 +146,22 @@ def test_outputs_that_cannot_be_are_refused_before_the_work(
     done = modelarmor("generate", tmp_path, *arguments)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("there", ["p.yaml", "p.evidence.json", "p.network.yaml"])
+def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path: Path, there: str) -> None:
+    model = tmp_path / "model.txt"
+    model.write_text("nothing")
+    (tmp_path / there).write_text("by hand")
+    wanted = ("generate", model, "--no-run", "-q", "-o", tmp_path / "p.yaml", "--fail-on", "never")
+    done = modelarmor(*wanted)
+    assert done.returncode == 2
+    assert f"{tmp_path / there}: exists" in done.stderr
+    assert (tmp_path / there).read_text() == "by hand"
+    assert len(list(tmp_path.iterdir())) == 2
+    done = modelarmor(*wanted, "--force")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / there).read_text() != "by hand"
 
 
 def test_never_is_worse_than_critical() -> None:
