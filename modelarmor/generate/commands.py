@@ -41,9 +41,9 @@ examples:
                                                    of a bare policy, without evidence
   modelarmor compliance a.json b.json --format json
 
-Exit status: 0 when the evidence has no finding of the severity of --fail-on or worse, 1 when it has
-one, and with --strict where a check fails; 2 for a mistake in the command line or a file. The report
-is written all the same. A bare policy has no findings.
+Exit status: 0 when the evidence has no finding of the severity of --fail-on or worse, 1 when it
+has one, and with --strict where a check fails; 2 for a mistake in the command line or a file. The
+report is written all the same. A bare policy has no findings.
 """
 _GENERATE_EXAMPLES: Final = """\
 examples:
