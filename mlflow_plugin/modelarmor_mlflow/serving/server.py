@@ -122,7 +122,6 @@ class Server:
         self._say = say
         self._stopping = threading.Event()
         self._process: Process | None = None
-        self._lock = threading.Lock()
         try:
             self._socket = _listen(service.host, service.port)
         except BaseException:
@@ -188,9 +187,8 @@ class Server:
             process = self._started(scratch, pipe)
             for stream in (process.stdout, process.stderr):
                 threading.Thread(target=self._repeat, args=(stream,), daemon=True).start()
-            listener.start()
-            with self._lock:
-                self._process = process
+            self._process = process
+            listener.start()  # it ends where there is no process
             self.plan = process.plan
             try:
                 return self._stay(process, before)
@@ -272,8 +270,7 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
         process.close()
-        with self._lock:
-            self._process = None
+        self._process = None
 
     def close(self) -> None:
         """Let go of the port and of the scratch directory."""

@@ -17,7 +17,8 @@ from typing import Any
 
 from modelarmor.generate.artifact import open_model
 from modelarmor.generate.artifact.source import Model
-from modelarmor.generate.evidence import Evidence, EvidenceError
+from modelarmor.generate.commands import read_evidence
+from modelarmor.generate.evidence import Evidence
 from modelarmor_mlflow import deciding, names, settings, statements
 from modelarmor_mlflow.review import Concern, evaluate
 from modelarmor_mlflow.serving.server import ServeError
@@ -62,6 +63,7 @@ def found(
     Raises:
         ServeError: it may not be served, or cannot.
         ArtifactError, MlflowException: it is not there.
+        EvidenceError, OSError: `evidence` is none, or cannot be read.
     """
     version = None if evidence is not None else _registered(uri)
     if version is None and not unreviewed:
@@ -149,12 +151,7 @@ def _made(
 ) -> Evidence:
     """Evidence of a model that nobody has reviewed: what was made before, or now."""
     if file is not None:
-        try:
-            evidence = Evidence.loads(file.read_bytes())
-        except OSError as error:
-            raise ServeError(f"{file}: {error.strerror}") from None
-        except EvidenceError as error:
-            raise ServeError(f"{file}: {error}") from None
+        evidence = read_evidence(file)
         if evidence.artifact.digest != model.artifact.digest:
             raise ServeError(
                 f"{file} is about other files than those of {uri}: {evidence.artifact.digest}, not"
