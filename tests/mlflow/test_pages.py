@@ -278,7 +278,8 @@ def test_record_is_paged(server, ada, visitor, name):
     assert ">generated<" in rest
 
 
-def test_record_that_was_tampered_with_says_so(server, ada, visitor, name):
+@pytest.mark.parametrize("nonsense", ["{}", "[" * 4000])
+def test_record_that_was_tampered_with_says_so(server, ada, visitor, name, nonsense):
     version = server.register(name)
     ada.decide(server, version, "reject", reason="it phones home")
     place = server.database.removeprefix("sqlite:///")
@@ -288,13 +289,18 @@ def test_record_that_was_tampered_with_says_so(server, ada, visitor, name):
             (name,),
         )
         database.execute(
-            "UPDATE modelarmor_records SET body = '{}' WHERE model = ? AND kind = 'generated'",
-            (name,),
+            "UPDATE modelarmor_records SET body = ? WHERE model = ? AND kind = 'generated'",
+            (nonsense, name),
+        )
+        database.execute(
+            "UPDATE model_version_tags SET value = ? WHERE name = ? AND key = ?",
+            (nonsense, name, names.FINDINGS),
         )
     record = visitor.get("audit", name=name, version="1")
     assert record.status_code == 200
     assert "It was changed after it was written." in record.text
     assert "It cannot be read" in record.text
+    assert visitor.get("", state="rejected").status_code == 200
 
 
 def test_wrong_configuration_is_not_shown(server, visitor, severe_version):

@@ -56,7 +56,7 @@ def counts(findings: object) -> list[tuple[str, int]]:
     try:
         told = json.loads(str(findings))
         return [(name, int(told[name])) for name in SEVERITIES if name in told]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return []
 
 

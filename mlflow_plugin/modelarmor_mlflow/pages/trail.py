@@ -69,7 +69,7 @@ def _entry(row: dict[str, Any], about: Look) -> Entry:
     record = Record(**row)
     try:
         told = _decided(record) if record.kind in records.DECISIONS else _happened(record)
-    except (StatementError, ValueError, TypeError, LookupError) as error:
+    except (StatementError, ValueError, TypeError, LookupError, RecursionError) as error:
         told = {"doubt": f"It cannot be read: {error}"}
     doubt = told.pop("doubt", "") or _doubt(record, digest, about)
     return Entry(
