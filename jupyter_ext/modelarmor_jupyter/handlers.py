@@ -180,7 +180,7 @@ class AlertsHandler(Handler):
 
     @web.authenticated
     @authorized
-    def get(self, kernel_id: str) -> None:
+    async def get(self, kernel_id: str) -> None:
         """Answer with the alerts after number ``after``, each with the cell it fell into."""
         after = self.number("after", 0, 0, 10**15 - 1)
         limit = self.number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
@@ -189,7 +189,7 @@ class AlertsHandler(Handler):
             self.answer({**state, **no_alerts()})
             return
         watch = self.extension.watch(kernel_id)
-        self.answer({**watch.alerts(after, limit), "confined": True})
+        self.answer({**await watch.alerts(after, limit), "confined": True})
 
 
 async def _up(answered: Any, provisioner: Confined) -> None:

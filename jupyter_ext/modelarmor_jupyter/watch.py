@@ -25,6 +25,9 @@ from modelarmor_jupyter.expected import expected
 
 #: the doorbell rings at most once in this time, in seconds
 RING_INTERVAL: Final = 0.1
+#: how long an alert waits for the kernel to say which cell it was executing, in seconds
+SETTLE_SECONDS: Final = 0.02
+_SETTLE_POLL_SECONDS: Final = 0.002
 _SUMMARY_LENGTH: Final = 200
 _RECONNECT_MILLISECONDS: Final = 10
 
@@ -60,6 +63,8 @@ class KernelWatch:
         self._ringing = False
         self._rang = 0.0
         self._heard = 0
+        #: when the kernel said the newest thing that was heard, in seconds since 1970
+        self._said = 0.0
         self.connect()
         self._unsubscribe = self.provisioner.recorder.subscribe(self._ring)
         if self.provisioner.recorder.last:
@@ -80,12 +85,11 @@ class KernelWatch:
         self._unsubscribe()
         self._disconnect()
 
-    def alerts(self, after: int, limit: int) -> dict[str, Any]:
+    async def alerts(self, after: int, limit: int) -> dict[str, Any]:
         """A page of the kernel's record as JSON, each alert with the cell that it fell into."""
-        if self._stream is not None and not self._stream.closed():
-            # what the kernel has said already counts, also what this loop had no time to hear
-            self._stream.flush(zmq.POLLIN)
         page: Page = self.provisioner.recorder.after(after, limit)
+        if page.alerts:
+            await self._heard_until(_moment(page.alerts[-1][1]))
         return {
             "kernel_id": self.kernel_id,
             "last": page.last,
@@ -94,9 +98,22 @@ class KernelWatch:
             "alerts": [self._line(seq, alert) for seq, alert in page.alerts],
         }
 
+    async def _heard_until(self, moment: float) -> None:
+        """Wait until the kernel has said what it did at `moment`, or had the time to.
+
+        An alert can overtake the message that its cell has begun: the helper is quicker than the
+        kernel's thread for messages.
+        """
+        left = min(SETTLE_SECONDS, moment + SETTLE_SECONDS - time.time())  # clocks may differ
+        deadline = self._loop.time() + left
+        while self._stream is not None and not self._stream.closed():
+            self._stream.flush(zmq.POLLIN)  # also what this loop had no time to hear
+            if self._said >= moment or self._loop.time() >= deadline:
+                return
+            await asyncio.sleep(_SETTLE_POLL_SECONDS)
+
     def _line(self, seq: int, alert: Alert) -> dict[str, Any]:
-        moment = _seconds(alert.UpdatedTime)
-        attribution = self._executions.at(moment or float(alert.Timestamp))
+        attribution = self._executions.at(_moment(alert))
         line = {"seq": seq, "cell": attribution.to_json(), "alert": alert.to_json()}
         if why := expected(alert, attribution.how):
             line["expected"] = why
@@ -127,6 +144,7 @@ class KernelWatch:
             return
         msg_id = parent["msg_id"]
         at = min(_seconds(message["header"]["date"]) or time.time(), time.time())
+        self._said = max(self._said, at)
         if not isinstance(msg_id, str) or not msg_id:
             return
         if message["msg_type"] == "execute_input":
@@ -207,6 +225,11 @@ def summary(alert: Alert) -> str:
     if len(printable) <= _SUMMARY_LENGTH:
         return printable
     return printable[: _SUMMARY_LENGTH - 1] + "…"
+
+
+def _moment(alert: Alert) -> float:
+    """When it happened, in seconds since 1970."""
+    return _seconds(alert.UpdatedTime) or float(alert.Timestamp)
 
 
 def _seconds(date: object) -> float | None:

@@ -131,11 +131,15 @@ def test_of_two_hundred_quick_cells_each_violation_is_in_its_own(
             path.touch()
             code = f"try: os.open({str(path)!r}, os.O_RDONLY)\nexcept OSError: pass"
             sent[kernel.send(code)] = path
+        # Read while they run, as the panel does, which asks for no alert twice.
+        cells: dict[str, Any] = {}
+        last, deadline = 0, time.monotonic() + 60
+        while str(secret / "199") not in cells:
+            assert time.monotonic() < deadline, len(cells)
+            page = kernel.alerts(after=last)
+            last = page["last"]
+            cells.update((item["alert"]["Resource"], item["cell"]) for item in page["alerts"])
         kernel.finish_all(sent)
-        kernel.about(str(secret / "199"))
-        cells: dict[str, Any] = {
-            item["alert"]["Resource"]: item["cell"] for item in kernel.alerts()["alerts"]
-        }
         late = kernel.run(
             "threading.excepthook = lambda *_: None\n"
             f"threading.Timer(.3, os.open, ({str(home.path / '.netrc')!r}, 0)).start()"
@@ -147,7 +151,7 @@ def test_of_two_hundred_quick_cells_each_violation_is_in_its_own(
     right = sum(cells.get(str(path), {}).get("msg_id") == msg_id for msg_id, path in sent.items())
     how = Counter(cells.get(str(path), {}).get("attributed") for path in sent.values())
     print(f"{right} of {len(sent)} violations in the right cell; {dict(how)}")
-    assert right >= 0.99 * len(sent)
+    assert right == len(sent)
     assert after["attributed"] == "after"
     assert after["execution_count"] == late.execution_count
 

@@ -15,12 +15,13 @@ from .conftest import Kernel, StartKernel
 def _alert(**fields: str) -> Alert:
     now = datetime.now(UTC)
     known = {"Operation": "File", "Action": "Block", "PolicyName": "test", "Resource": "/secret"}
-    return Alert(Timestamp=int(now.timestamp()), UpdatedTime=now.isoformat(), **known | fields)
+    known["UpdatedTime"] = now.isoformat()
+    return Alert(Timestamp=int(now.timestamp()), **known | fields)
 
 
-def _ours(watch: KernelWatch) -> list[dict[str, Any]]:
+async def _ours(watch: KernelWatch) -> list[dict[str, Any]]:
     """The cells of the alerts that a test raised, apart from those that the kernel did."""
-    page = watch.alerts(0, 10_000)
+    page = await watch.alerts(0, 10_000)
     return [item["cell"] for item in page["alerts"] if item["alert"]["PolicyName"] == "test"]
 
 
@@ -41,7 +42,7 @@ async def _heard(k: Kernel, watch: KernelWatch) -> int:
         await k.run("1")
         k.provisioner.recorder.append(_alert())
         await asyncio.sleep(0.05)
-        if _ours(watch)[-1].get("execution_count") == cells:
+        if (await _ours(watch))[-1].get("execution_count") == cells:
             return cells
     raise AssertionError("the watch heard nothing")
 
@@ -49,7 +50,7 @@ async def _heard(k: Kernel, watch: KernelWatch) -> int:
 async def _until_ended(watch: KernelWatch) -> list[dict[str, Any]]:
     """The cells of the last two alerts; the client may hear of a cell's end before the watch."""
     deadline = time.monotonic() + 20
-    while (found := _ours(watch)[-2:])[1]["attributed"] == "time":
+    while (found := (await _ours(watch))[-2:])[1]["attributed"] == "time":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     return found
@@ -76,8 +77,20 @@ def test_alerts_are_attributed_to_the_cell_that_ran_and_after_it_to_the_last(
             cells = await _heard(k, watch)
             await _during(k)
 
-            *_, again = _ours(watch)
+            *_, again = await _ours(watch)
             assert (again["attributed"], again["execution_count"]) == ("time", cells + 1)
+            watch.close()
+
+    asyncio.run(main())
+
+
+def test_an_alert_from_the_future_is_not_waited_for(kernel: StartKernel) -> None:
+    async def main() -> None:
+        async with kernel("untrusted-model") as k:
+            watch = KernelWatch("k", k.manager, lambda data: None)
+            k.provisioner.recorder.append(_alert(UpdatedTime="2999-01-01T00:00:00+00:00"))
+            async with asyncio.timeout(10):
+                assert len(await _ours(watch)) == 1
             watch.close()
 
     asyncio.run(main())
@@ -137,7 +150,7 @@ lie("execute_input", {"execution_count": "one"}, wrap(parent))
             said = await k.run(lies)
             await _during(k)
 
-            [cell] = _ours(watch)
+            [cell] = await _ours(watch)
             assert cell["execution_count"] == 2
             assert "Error" not in said
             watch.close()
