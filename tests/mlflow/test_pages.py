@@ -455,6 +455,7 @@ def test_forms_of_other_sites_change_nothing(server, ada, visitor, name, tmp_pat
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
         ({"Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )  # fmt: skip
 def test_other_sites_may_link_here_and_nothing_else(server, headers, status):

@@ -135,5 +135,8 @@ def _is_navigation() -> bool:
 
 def _is_ours(origin: str) -> bool:
     """Whether an origin is the host that was asked; a proxy may have taken its TLS off."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and parts.netloc.lower() == request.host.lower()
