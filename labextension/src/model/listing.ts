@@ -4,7 +4,7 @@
  */
 
 import { kindOf } from './entry';
-import { ANY, IFilter, matcher } from './filter';
+import { ANY, cellNumber, IFilter, matcher } from './filter';
 import { KernelRecord } from './record';
 import { IEntry } from './wire';
 
@@ -81,10 +81,7 @@ export class Listing {
   private _add(entry: IEntry): void {
     const { kernelId } = this.record;
     const key = this._grouped ? kindOf(entry) : String(entry.seq);
-    const number =
-      entry.cell.attributed === 'time' || entry.cell.attributed === 'after'
-        ? (entry.cell.executionCount ?? 0)
-        : 0;
+    const number = cellNumber(entry);
     const row = this._rows.get(key);
     if (row === undefined) {
       this._rows.set(key, {
