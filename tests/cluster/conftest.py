@@ -58,11 +58,13 @@ class Here:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, **pods: Any) -> AsyncIterator[Here]:
+async def cluster(
+    directory: Path, node: type[Kubelet] = Kubelet, **pods: Any
+) -> AsyncIterator[Here]:
     server = ApiServer()
     await server.start()
     server.namespace(NAMESPACE, BLOCK)
-    kubelet = Kubelet(server, directory / "node")
+    kubelet = node(server, directory / "node")
     server.subresources["portforward"] = port_forward
     settings = {
         "image": "a/notebook",
