@@ -29,20 +29,17 @@ BEGIN, END = "<!-- measured -->", "<!-- end of what is measured -->"
 _FLAGGED = ("critical", "high", "medium")
 _MALICIOUS = re.compile(r"malicious|exploit|attack|GHSA|evil|bypass|injection", re.IGNORECASE)
 _NO_MODELS = (".py", ".md", ".png", ".gif", ".svg", ".csv", ".toml", ".lock", ".yml")
-
-
+#: what each holds, by name
 _Cases = Mapping[str, malicious.Content]
 
 
-def kinds() -> dict[str, Mapping[str, malicious.Content]]:
+def kinds() -> dict[str, _Cases]:
     """Our malicious models by kind."""
     pickles = malicious.pickles()
     made, formats = malicious.made(), malicious.formats()
     packed = re.compile(r".*\.(gz|bz2|xz|lzma|z|joblib)")
 
-    def having(
-        cases: Mapping[str, malicious.Content], pattern: str
-    ) -> dict[str, malicious.Content]:
+    def having(cases: _Cases, pattern: str) -> dict[str, malicious.Content]:
         return {name: case for name, case in cases.items() if re.fullmatch(pattern, name)}
 
     return {
