@@ -124,6 +124,32 @@ def test_a_kernel_that_is_not_confined_is_visibly_so(user: User) -> None:
     expect(_panel(user)).to_contain_text("Nothing confines it")
 
 
+def test_a_pods_state_says_that_alerts_do_not_arrive_and_what_a_start_waits_for(
+    user: User,
+) -> None:
+    _open(user, "1 + 1")
+    _status(user).click()
+    expect(_panel(user)).to_be_visible()
+    unheard = "alerts do not arrive: the relay refuses this server"
+    waits = "no node takes it: 3 Insufficient nvidia.com/gpu"
+    starting = {"kernel_id": "11111111-1111-1111-1111-111111111111", "confined": False,
+                "execution_state": "starting", "starting": True, "why": waits}  # fmt: skip
+
+    def as_of_pods(route: Route) -> None:
+        states = route.fetch().json()
+        told = [{**state, "alerts_not_heard": unheard} for state in states]
+        route.fulfill(json=[*told, starting])
+
+    user.context.route(re.compile(r"/modelarmor/api/kernels(\?|$)"), as_of_pods)
+    user.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(_panel(user)).to_contain_text(unheard)
+    expect(_status(user)).to_have_attribute(
+        "aria-label", re.compile("what is refused is not shown")
+    )
+    expect(_panel(user)).to_contain_text(waits)
+    user.context.unroute_all(behavior="wait")  # else one that is under way fails with the page
+
+
 def test_the_shield_opens_the_panel_by_keyboard(user: User) -> None:
     _open(user, "1 + 1")
     expect(_panel(user)).not_to_be_visible()
