@@ -362,9 +362,9 @@ class _Reader:
         for key in ("concurrency", "attempts"):
             if key in item:
                 given[key] = self._number(f"worker.{key}", item[key], 1, 100, whole=True)
-        for key, (name, factor) in _WORKER_AMOUNTS.items():
+        for key, (name, factor, least) in _WORKER_AMOUNTS.items():
             if key in item:
-                amount = self._number(f"worker.{key}", item[key], 0, 1e6) * factor
+                amount = self._number(f"worker.{key}", item[key], least, 1e6) * factor
                 given[name] = amount if name in ("timeout", "lease") else int(amount)
         if "generator" in item:
             given["generator"] = self._text("worker.generator", item["generator"])
@@ -382,7 +382,7 @@ class _Reader:
         url = self._text("review_url", value)
         try:
             url.format(model="m", version="1")
-        except (LookupError, ValueError):
+        except (LookupError, ValueError, AttributeError):
             raise self._wrong("review_url: only {model} and {version} are filled in") from None
         return url
 
@@ -433,11 +433,12 @@ _FIELDS = (
     "protected", "trusted_names", "reviewers", "quorum", "refuse_findings", "approval_days",
     "clock_skew", "review_url", "robustness", "worker",
 )  # fmt: skip
-#: in the file: the field of `Worker`, and what one unit is
+#: in the file: the field of `Worker`, what one unit is, and the least that lets anything come to its
+#: end: a worker gives a sign of life every two seconds, and Python does not start in less memory
 _WORKER_AMOUNTS: Final = {
-    "timeout_minutes": ("timeout", 60.0),
-    "lease_seconds": ("lease", 1.0),
-    "memory_gib": ("memory", float(1 << 30)),
-    "model_size_gib": ("model_size", float(1 << 30)),
+    "timeout_minutes": ("timeout", 60.0, 0.01),
+    "lease_seconds": ("lease", 1.0, 4),
+    "memory_gib": ("memory", float(1 << 30), 0.1),
+    "model_size_gib": ("model_size", float(1 << 30), 1e-6),
 }
 _WORKER_FIELDS = ("enabled", "concurrency", "attempts", "generator", *_WORKER_AMOUNTS)
