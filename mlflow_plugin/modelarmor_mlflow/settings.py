@@ -433,7 +433,7 @@ _FIELDS = (
     "protected", "trusted_names", "reviewers", "quorum", "refuse_findings", "approval_days",
     "clock_skew", "review_url", "robustness", "worker",
 )  # fmt: skip
-#: in the file: the field of `Worker`, what one unit is, and the least that lets anything come to its
+#: in the file: the field of `Worker`, what one unit is, and the least that lets anything come to an
 #: end: a worker gives a sign of life every two seconds, and Python does not start in less memory
 _WORKER_AMOUNTS: Final = {
     "timeout_minutes": ("timeout", 60.0, 0.01),
