@@ -170,7 +170,8 @@ def _add_decision(
                             help="approve the same bytes as another registered model too, as for a"
                             " copy or a rename; may be repeated")  # fmt: skip
         parser.add_argument("--expires", type=_day, metavar="DATE",
-                            help="until when it holds (default: 180 days)")  # fmt: skip
+                            help="until when it holds (default:"
+                            f" {statements.DAYS} days)")  # fmt: skip
         parser.add_argument("--against", metavar="MODEL",
                             help="show what differs from this version")  # fmt: skip
     parser.add_argument("--key", type=Path, metavar="FILE",

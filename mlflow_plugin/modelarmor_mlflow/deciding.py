@@ -24,8 +24,6 @@ from modelarmor.generate.review.words import visible
 from . import names, statements
 from .statements import Decision, Statement, Subject, Waiver
 
-#: how long an approval holds that does not say, in days
-_DAYS: Final = 180
 _TRIES = 3
 #: seconds that a page's statement may wait for its signature, and that clocks may differ
 _PREPARED: Final = 3600
@@ -164,7 +162,7 @@ class Case:
 
 def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
     now = int(time.time())
-    end = int(wanted.expires.timestamp()) if wanted.expires else now + _DAYS * 86400
+    end = int(wanted.expires.timestamp()) if wanted.expires else now + statements.DAYS * 86400
     return Statement(
         decision=wanted.decision,
         subject=subject,

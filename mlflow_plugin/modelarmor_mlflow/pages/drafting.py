@@ -17,8 +17,6 @@ from ..settings import Reviewer, Settings
 from ..statements import Decision, Statement, StatementError, Waiver
 from .looking import Look
 
-#: how long an approval holds that says nothing else, in days
-_DAYS: Final = 180
 WAIVE: Final = "waive-"
 UNTIL: Final = "until-"
 
@@ -161,7 +159,7 @@ def _checked(about: Look, statement: Statement, reviewer: Reviewer, now: int) ->
 
 def _default_end(settings: Settings, now: int) -> int:
     """The beginning of a day, as whatever is given as a date is."""
-    end = now + min(_DAYS, settings.approval_days) * 86400
+    end = now + min(statements.DAYS, settings.approval_days) * 86400
     return end - end % 86400
 
 
