@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -174,6 +175,29 @@ def test_alerts_go_where_the_command_does_not_write(tmp_path: Path) -> None:
     mixed = modelarmor("run", "--alerts", "-", *command)
     assert {line.startswith('{"') for line in mixed.stdout.splitlines()} == {True, False}
     assert "modelarmor:" not in mixed.stderr
+
+
+def test_a_disk_that_is_full_of_alerts_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    command = ["--workspace", str(tmp_path), "--", "sh", "-c", "cat /etc/shadow; cat /etc/gshadow;"
+               " exit 7"]  # fmt: skip
+    done = modelarmor("run", "--alerts", "/dev/full", *command)
+    assert done.returncode == 7
+    assert done.stderr.count("--alerts /dev/full: cannot be written: No space left on device") == 1
+    assert re.search(r"--alerts /dev/full: \d+ alerts are not in it", done.stderr)
+
+
+def test_alerts_beyond_what_is_listed_are_summed_up_in_the_file_too(tmp_path: Path) -> None:
+    code = "for n in range(20_000):\n  try: open('/etc/shadow')\n  except OSError: pass"
+    done = modelarmor(
+        "run", "--workspace", str(tmp_path), "--alerts", str(tmp_path / "alerts"), "--",
+        "python", "-c", code,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "alerts").read_text().splitlines()]
+    one_by_one = sum(line.get("Resource") == "/etc/shadow" for line in lines)
+    more = [int(line["EventData"]["Suppressed"]) for line in lines
+            if line["Operation"] == "AlertThreshold"]  # fmt: skip
+    assert more and one_by_one + sum(more) == 20_000
 
 
 def test_the_home_directory_as_workspace_is_refused_with_the_option_to_use(tmp_path: Path) -> None:

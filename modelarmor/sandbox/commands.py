@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from modelarmor.alerts import Alert
 from modelarmor.policy import document
@@ -84,6 +85,9 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     doctor.set_defaults(run=_doctor)
 
 
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+
+
 def _run(arguments: argparse.Namespace) -> int:
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
@@ -98,15 +102,15 @@ def _run(arguments: argparse.Namespace) -> int:
         workload = _workload(arguments, command, scratch.path)
         if arguments.plan:
             return _show_plan(workload)
-        sink, close = _sink(arguments.alerts)
-        try:
-            process = Sandbox.start(workload, alerts=sink)
-            return _follow(process)
-        except CannotConfine as error:
-            print(f"modelarmor: cannot confine: {error}", file=sys.stderr)
-            return CANNOT_CONFINE
-        finally:
-            close()
+        with contextlib.ExitStack() as stack:
+            sink: Callable[[Alert], None] = show_alert
+            if arguments.alerts is not None:
+                sink = stack.enter_context(contextlib.closing(_Sink(arguments.alerts)))
+            try:
+                return _follow(Sandbox.start(workload, alerts=sink))
+            except CannotConfine as error:
+                _tell(f"cannot confine: {error}")
+                return CANNOT_CONFINE
     finally:
         scratch.release()
 
@@ -128,7 +132,7 @@ def _follow(process: Any) -> int:
     code: int = process.wait()
     suppressed = process.recorder.counts.suppressed
     if suppressed:
-        print(f"modelarmor: {suppressed} more alerts were counted, not listed", file=sys.stderr)
+        _tell(f"{suppressed} more alerts were counted, not listed")
     return 128 - code if code < 0 else code
 
 
@@ -202,37 +206,56 @@ def _show_plan(workload: Workload) -> int:
     return CANNOT_CONFINE if report.reasons or plan.unenforceable else 0
 
 
-def _sink(where: str | None) -> tuple[Callable[[Alert], None], Callable[[], None]]:
-    if where is None:
-        return show_alert, lambda: None
-    stream: TextIO = sys.stdout
-    if where != "-":
+class _Sink:
+    """Where ``--alerts`` says; what cannot be written there is told once, and counted."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._lost = 0
         try:
-            stream = Path(where).open("a", encoding="utf-8")  # noqa: SIM115  closed by the caller
+            self._file = sys.stdout.fileno() if where == "-" else os.open(where, _APPEND, 0o666)
         except OSError as error:
             missing = not Path(where).parent.is_dir()
             problem = f"there is no directory {Path(where).parent}" if missing else error.strerror
             raise ValueError(f"--alerts {where}: cannot be written: {problem}") from error
 
-    def write(alert: Alert) -> None:
-        print(json.dumps(alert.to_json()), file=stream, flush=True)
+    def __call__(self, alert: Alert) -> None:
+        line = json.dumps(alert.to_json()).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except OSError as error:
+            if not self._lost:
+                _tell(f"--alerts {self._where}: cannot be written: {error.strerror}")
+            self._lost += 1
 
-    return write, (stream.flush if where == "-" else stream.close)
+    def close(self) -> None:
+        """Say how many are missing."""
+        if self._lost:
+            _tell(f"--alerts {self._where}: {self._lost} alerts are not in it")
+        if self._where != "-":
+            os.close(self._file)
+
+
+def _tell(what: str) -> None:
+    print(f"modelarmor: {what}", file=sys.stderr, flush=True)
 
 
 def show_alert(alert: Alert) -> None:
     """Tell of an alert in one line on stderr."""
     verb = "refused" if alert.blocked else "noticed"
+    if alert.Operation == "AlertThreshold":
+        more, operation = alert.EventData["Suppressed"], alert.EventData["Operation"].lower()
+        _tell(f"{verb} {more} more: {operation}  [{alert.PolicyName}]")
+        return
     program = Path(alert.ProcessName or alert.Source.split(" ", 1)[0]).name
     resource = alert.Resource if alert.Resource.isprintable() else repr(alert.Resource)
     if len(resource) > 160:
         resource = resource[:157] + "..."
-    line = f"modelarmor: {verb} {alert.Operation.lower()} {resource}  [{alert.PolicyName}]"
+    line = f"{verb} {alert.Operation.lower()} {resource}  [{alert.PolicyName}]"
     if alert.Operation != "Process" and program:
         line += f" by {program if program.isprintable() else repr(program)}"
-    if alert.Message:
-        line += f": {alert.Message}"
-    print(line, file=sys.stderr, flush=True)
+    _tell(f"{line}: {alert.Message}" if alert.Message else line)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -53,7 +52,6 @@ class Reader(threading.Thread):
         namespace: ``NamespaceName``.
         plan: to which the numbers of rules refer.
         recorder: takes the alerts.
-        listener: called with each alert; what was only counted comes through the recorder.
         events: the pipe's descriptor, closed at the end.
     """
 
@@ -64,7 +62,6 @@ class Reader(threading.Thread):
         plan: Plan,
         *,
         recorder: Recorder,
-        listener: Callable[[Alert], None] | None,
         events: int,
     ) -> None:
         super().__init__(name=f"alerts of {name}", daemon=True)
@@ -73,7 +70,6 @@ class Reader(threading.Thread):
         self._namespace = namespace
         self._plan = plan
         self._recorder = recorder
-        self._listener = listener
         self._events = events
         self._host = socket.gethostname()
 
@@ -81,18 +77,16 @@ class Reader(threading.Thread):
         with open(self._events, "rb", buffering=1 << 16) as lines:  # noqa: PTH123  a descriptor
             for line in lines:
                 try:
-                    self._take(json.loads(line))
-                except (ValueError, KeyError, IndexError):
+                    event = json.loads(line)
+                except ValueError:
                     continue  # half a line of a helper that was killed
+                self._take(event)
         self.life.settled.set()
 
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "alert":
-                alert = self._alert(event)
-                self._recorder.append(alert)
-                if self._listener is not None:
-                    self._listener(alert)
+                self._recorder.append(self._alert(event))
             case "suppressed":
                 self._recorder.count(self._alert(event), int(event["count"]))
             case "started":

@@ -230,7 +230,7 @@ class Sandbox:
         Args:
             workload: what, and how.
             recorder: takes its alerts; one is made if left out.
-            alerts: called with each alert, on a thread of its own.
+            alerts: called with each entry of the record, on a thread of its own.
             stdin, stdout, stderr, pass_fds, start_new_session: as for `subprocess.Popen`.
 
         Raises:
@@ -280,14 +280,9 @@ class Sandbox:
                 group.close()
             raise
         record = recorder or Recorder(workload.name)
-        reader = Reader(
-            workload.name,
-            workload.namespace,
-            plan,
-            recorder=record,
-            listener=alerts,
-            events=events,
-        )
+        if alerts is not None:
+            record.subscribe(lambda _, alert: alerts(alert))
+        reader = Reader(workload.name, workload.namespace, plan, recorder=record, events=events)
         reader.start()
         process = Process(
             workload, plan, record, popen=popen, control=control, reader=reader, group=group
