@@ -230,10 +230,14 @@ def in_workspace(name: str) -> Iterator[None]:
 
 def _answers(evidence: Evidence, demand: RobustnessDemand) -> bool:
     """Whether what is known of a model tells how it bears what is demanded now."""
+    from modelarmor.redteam import data
+
     found = evidence.robustness
-    return (
-        found is not None
-        and not found.error
-        and found.epsilon == demand.epsilon
-        and found.least_accuracy == demand.least_accuracy
-    )
+    if found is None or found.error:
+        return False
+    try:
+        given = data.read(demand.data, samples=demand.samples)
+    except (data.DataError, OSError):
+        return False  # measuring it will say what is wrong
+    asked = (given.digest, demand.epsilon, demand.least_accuracy)
+    return (found.data, found.epsilon, found.least_accuracy) == asked

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pytest
+from modelarmor_mlflow.settings import RobustnessDemand
+from modelarmor_mlflow.worker import _answers
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from modelarmor.generate.evidence import Evidence
+from modelarmor.generate.evidence import Artifact, Evidence, Robustness
+from modelarmor.redteam import data
 from tests.mlflow.support import Reviewer, Server, aliases, ensure_model, refused
 
 pytestmark = [
-    pytest.mark.thorough,  # two minutes and more, of parts that have tests of their own
     pytest.mark.timeout(600),
     # MLflow warns of its own type hints, and of what scikit-learn will call things.
     pytest.mark.filterwarnings("ignore"),
 ]
 
 
+@pytest.mark.thorough  # two minutes and more, of parts that have tests of their own
 def test_less_robustness_than_demanded_needs_a_waiver(tmp_path: Path) -> None:
     import mlflow.sklearn
 
@@ -81,6 +85,26 @@ def test_less_robustness_than_demanded_needs_a_waiver(tmp_path: Path) -> None:
         ada.decide(server, versions["strict"], waive=every)
         server.client.set_registered_model_alias("strict", "champion", versions["strict"].version)
         assert "champion" in aliases(server, "strict")
+
+
+def test_what_was_measured_answers_the_very_demand_only(tmp_path: Path) -> None:
+    for name, labels in (("digits", (0, 1)), ("others", (1, 0))):
+        numpy.savez(tmp_path / f"{name}.npz", x=numpy.eye(40), y=numpy.repeat(labels, 20))
+    demand = RobustnessDemand(
+        models=("*",), data=tmp_path / "digits.npz", epsilon=0.2, least_accuracy=0.9, samples=20
+    )
+    measured = Robustness(
+        data=data.read(demand.data, samples=20).digest, samples=20, recognised=19,
+        epsilon=0.2, least_accuracy=0.9,
+    )  # fmt: skip
+    evidence = Evidence(artifact=Artifact(source="m", flavour="sklearn"), robustness=measured)
+    assert _answers(evidence, demand)
+    for change in (
+        {"epsilon": 0.1}, {"least_accuracy": 0.8}, {"samples": 30},
+        {"data": tmp_path / "others.npz"}, {"data": tmp_path / "nowhere.npz"},
+    ):  # fmt: skip
+        assert not _answers(evidence, replace(demand, **change)), change
+    assert not _answers(replace(evidence, robustness=None), demand)
 
 
 def wait_long(server: Server, name: str, version: str) -> None:
