@@ -7,7 +7,9 @@ With ``--write`` the figures go into docs/redteam.md.
 
 from __future__ import annotations
 
+import itertools
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,7 @@ from modelarmor_mlflow.serving.confined.modelarmor_guard import (
     Buckets,
     Column,
     Limits,
+    Probing,
     Refused,
     check,
 )
@@ -64,6 +67,10 @@ class Subject:
     def recognised(self, rows: numpy.ndarray, labels: Sequence[str]) -> float:
         """Share that the model takes for what it is."""
         return float(numpy.mean(self._model.predict(rows).astype(str) == numpy.array(labels)))
+
+    def answers(self, rows: numpy.ndarray) -> numpy.ndarray:
+        """What the model says of each, and no more: ones at the classes."""
+        return numpy.eye(10)[self._model.predict(rows)]
 
     def within(self, rows: numpy.ndarray) -> numpy.ndarray:
         """What an attacker sends who knows the guard: the same, cut to its ranges."""
@@ -123,6 +130,77 @@ def drip(rate: float, pace: float, queries: int) -> float:
     return refused / queries
 
 
+def asked(subject: Subject, number: int, *, steps: int = 10) -> numpy.ndarray:
+    """What HopSkipJump asks about one unseen digit, cut to the guard's ranges, in its order."""
+    from art.attacks.evasion import HopSkipJump
+    from art.estimators.classification import BlackBoxClassifier
+
+    queries: list[numpy.ndarray] = []
+
+    def answer(rows: numpy.ndarray) -> numpy.ndarray:
+        rows = subject.within(rows.reshape(len(rows), -1).astype("float64"))
+        queries.append(rows)
+        return subject.answers(rows)
+
+    numpy.random.seed(0)  # the attack draws from here
+    model = BlackBoxClassifier(answer, (64,), 10, clip_values=(0, 1))
+    attack = HopSkipJump(model, max_iter=steps, max_eval=1000, init_eval=100, verbose=False)
+    attack.generate(subject.inputs[TRAINED + number : TRAINED + number + 1].astype("float32"))
+    return numpy.concatenate(queries)
+
+
+def probing(
+    subject: Subject, rows: numpy.ndarray, *, others: int = 0, each: int | None = None
+) -> tuple[float, int]:
+    """How one client fares who sends rows, one a request.
+
+    Args:
+        others: unseen digits that are sent before each row, to hide it.
+        each: rows that one address sends before the next one goes on; all of them if left out.
+
+    Returns:
+        the share of the rows that is refused as probing, and the number of the first.
+    """
+    assert subject.limits.near is not None
+    watch = Probing(subject.limits.near, subject.limits.columns)
+    hiding = itertools.cycle(subject.inputs[TRAINED:])
+    refused = []
+    for number, row in enumerate(rows):
+        client = str(number // each) if each else ""
+        for _ in range(others):
+            watch.found(client, [dict(zip(NAMES, next(hiding).tolist(), strict=True))])
+        refused.append(watch.found(client, [dict(zip(NAMES, row.tolist(), strict=True))]))
+    return float(numpy.mean(refused)), refused.index(True) + 1 if any(refused) else 0
+
+
+def probes(subject: Subject) -> Iterator[str]:
+    """The table about probing."""
+    yield "| one client sends | refused | the first is number |"
+    yield "|---|---:|---:|"
+    unseen = subject.inputs[TRAINED:]
+    draw = numpy.random.default_rng(0)
+    seen_again = numpy.repeat(unseen[:10], 60, axis=0)
+    seen_again = subject.within(seen_again + draw.normal(0, 0.02, seen_again.shape))
+    queries = [asked(subject, number) for number in range(10)]
+    for name, each in (
+        ("digits that the model has not seen (false alarms)", [probing(subject, unseen)]),
+        ("each of ten digits 60 times, with noise of 2 % (false alarms)",
+         [probing(subject, seen_again)]),
+        ("HopSkipJump", [probing(subject, rows) for rows in queries]),
+        ("HopSkipJump, two unseen digits before each query",
+         [probing(subject, rows, others=2) for rows in queries]),
+        ("HopSkipJump, five unseen digits before each query",
+         [probing(subject, rows, others=5) for rows in queries]),
+        ("HopSkipJump, from a new address after 20 queries",
+         [probing(subject, rows, each=20) for rows in queries]),
+    ):  # fmt: skip
+        first = statistics.median(number for _, number in each)
+        yield (
+            f"| {name} | {statistics.mean(share for share, _ in each):.1%} |"
+            f" {f'{first:g}' if first else 'none'} |"
+        )
+
+
 def figures() -> str:
     """The part of the page, in Markdown."""
     with tempfile.TemporaryDirectory() as place:
@@ -141,6 +219,12 @@ def figures() -> str:
         refused = drip(1.0, pace, queries)
         passed = pace * (1 - refused)
         lines.append(f"| {pace:g} a second | {refused:.0%} | {queries / passed:,.0f} |")
+    lines += [
+        "",
+        f"Probing, with `near: {subject.limits.near}`, as `modelarmor guard` finds it:",
+        "",
+    ]
+    lines += probes(subject)
     return "\n".join(lines) + "\n"
 
 

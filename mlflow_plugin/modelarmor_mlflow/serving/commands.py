@@ -406,8 +406,8 @@ def _add_guard(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "guard",
         help="write the limits on what a served model may be asked",
         description="Write the limits that `modelarmor serve --guard` puts in front of a model:"
-        " columns, types and shapes of its signature, and the range of each number in data that"
-        " you vouch for.",
+        " columns, types and shapes of its signature, and from data that you vouch for the range"
+        " of each number, and how near inputs are to each other where somebody is probing.",
         epilog=_GUARD_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

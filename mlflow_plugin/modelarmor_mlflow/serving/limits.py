@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from modelarmor_mlflow.serving.confined.modelarmor_guard import Column, GuardError, Limits
+from modelarmor_mlflow.serving.confined.modelarmor_guard import (
+    Column,
+    GuardError,
+    Limits,
+    Row,
+    Space,
+    distances,
+)
 
 #: the largest MLmodel or guard file that is read, in bytes
 _MAX_FILE: Final = 4 << 20
 #: how far beyond the data that was seen a number may lie, as a part of the data's span
 MARGIN: Final = 0.1
+#: known inputs that are compared with each other, to learn how far apart inputs are
+_COMPARED: Final = 500
+#: fewer say nothing about that
+_FEWEST: Final = 100
 _NUMERIC: Final = frozenset({"integer", "long", "float", "double"})
 
 
@@ -59,6 +71,9 @@ def write(limits: Limits) -> str:
 def with_data(limits: Limits, data: Path, *, margin: float = MARGIN) -> Limits:
     """The limits with a range for each number, from a CSV or Parquet file of known inputs.
 
+    Where there are enough of them, also with the distance at which inputs are near: half of that
+    which all but a hundredth of the known ones keep from each other.
+
     Args:
         limits: those of the signature.
         data: what the model was trained or tested on; its operator vouches for it.
@@ -90,7 +105,23 @@ def with_data(limits: Limits, data: Path, *, margin: float = MARGIN) -> Limits:
         columns.append(replace(column, minimum=low - slack, maximum=high + slack))
     if not columns:
         raise GuardError("the model has no signature, so no range can be named")
-    return replace(limits, columns=tuple(columns))
+    whole = frame.dropna(subset=[column.name for column in columns if column.name in frame.columns])
+    sample = whole.sample(min(len(whole), _COMPARED), random_state=0)
+    near = _near(sample.to_dict("records"), columns)
+    return replace(limits, columns=tuple(columns), near=near)
+
+
+def _near(rows: Sequence[Row], columns: Sequence[Column]) -> float | None:
+    """Half of the distance that all but a hundredth of the rows keep from every other one."""
+    space = Space(columns)
+    points = [space.point(row) for row in rows]
+    if len(points) < _FEWEST:
+        return None
+    # A row that is there twice tells nothing, and every one is at no distance from itself.
+    others = [[far for far in distances(point, points) if far] for point in points]
+    apart = sorted(min(far, default=math.inf) for far in others)
+    near = apart[len(apart) // 100] / 2
+    return float(f"{near:.3g}") if near < math.inf else None
 
 
 def _yaml(file: Path) -> Any:

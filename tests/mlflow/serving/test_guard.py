@@ -17,6 +17,7 @@ from modelarmor_mlflow.serving.confined.modelarmor_guard import (
     Guard,
     GuardError,
     Limits,
+    Probing,
     Refused,
     check,
 )
@@ -73,6 +74,7 @@ def test_what_the_signature_names_passes(body: bytes) -> None:
         (split(["age", "income"], [1 << 70, 1.0]), "range"),
         (b'{"dataframe_records": [{"age": 1, "income": 1e999}]}', "range"),
         (b'{"dataframe_records": [{"age": 1, "income": NaN}]}', "malformed"),
+        (b'{"dataframe_records": [{"age": 1, "income": 1%s}]}' % (b"0" * 400), "range"),
         (split(["age", "income"], [1, [2, "x"]]), "type"),
         (split(["age", "income"], [1]), "shape"),
         (split(["age", "income"], *[[1, 1.0]] * 4), "size"),
@@ -133,6 +135,84 @@ def test_a_client_gets_its_rate_and_no_more() -> None:
     now[0] = 0.5
     assert buckets.take("a") == 0
     assert buckets.take("a") > 0
+
+
+PLANE = (
+    Column(name="x", type="double", minimum=0, maximum=100),
+    Column(name="y", type="double", minimum=0, maximum=100),
+)
+
+
+def near(number: int) -> dict[str, float]:
+    """Inputs that hardly differ."""
+    return {"x": 50 + number / 1000, "y": 50}
+
+
+def apart(number: int) -> dict[str, float]:
+    """Inputs of which no two of a hundred are near."""
+    return {"x": number % 10 * 10, "y": number // 10 % 10 * 10}
+
+
+def test_who_asks_for_nearly_the_same_is_probing_and_others_are_answered() -> None:
+    probing = Probing(0.05, PLANE)
+    asked = [probing.found("a", [near(number)]) for number in range(60)]
+    assert asked == [False] * 21 + [True] * 39  # the first is near none
+    assert not probing.found("a", [apart(0)])
+    assert not probing.found("b", [near(61)])
+    assert probing.found("a", [near(62)])
+
+
+def test_who_asks_for_what_lies_apart_or_for_the_very_same_is_not_probing() -> None:
+    probing = Probing(0.05, PLANE)
+    assert not any(probing.found("a", [apart(number)]) for number in range(1000))
+    assert not any(probing.found("b", [near(0)]) for _ in range(1000))
+
+
+def test_probing_in_one_request_is_noticed_and_no_more_of_it_is_looked_at() -> None:
+    probing = Probing(0.05, PLANE)
+    asked = [probing.found("a", [near(k * 500 + n) for n in range(500)]) for k in range(3)]
+    assert asked == [False, True, True]
+
+
+def test_of_clients_and_their_inputs_no_more_is_remembered_than_is_said() -> None:
+    probing = Probing(0.05, PLANE)
+    for client in range(1000):
+        probing.found(str(client), [apart(0)])
+    for number in range(1000):
+        probing.found("a", [apart(number), near(number)])
+    assert len(probing._clients) <= 256
+    assert len(probing._clients["a"].points) <= 100
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda row: split(["y", "x"], [row["y"], row["x"]]),
+        records,
+        lambda row: json.dumps({"inputs": {name: [value] for name, value in row.items()}}).encode(),
+        lambda row: json.dumps({"instances": [row]}).encode(),
+    ],
+)
+def test_probing_is_refused_in_whatever_form_it_is_asked(body: Any) -> None:
+    reports: list[Any] = []
+    limits = Limits(columns=PLANE, near=0.05)
+    guard = Guard(_echo, limits, lambda *report: reports.append(report))
+    statuses = [asyncio.run(_asked(guard, body(near(number))))[0] for number in range(30)]
+    assert statuses == [200] * 21 + [429] * 9
+    assert {kind for kind, *_ in reports} == {"probing"}
+
+
+def test_how_near_is_near_is_learned_from_known_inputs(tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    lines = [f"{apart(number)['x']},{apart(number)['y']}" for number in range(100)]
+    plain = Limits(columns=tuple(Column(name=name, type="double") for name in "xy"))
+    known.write_text("\n".join(["x,y", *lines, *lines]))  # each twice
+    learned = with_data(plain, known, margin=0)
+    assert learned.near == pytest.approx(10 / 90 / 2, rel=0.01)
+    (tmp_path / "guard.yaml").write_text(write(learned))
+    assert read(tmp_path / "guard.yaml") == learned
+    known.write_text("\n".join(["x,y", *lines[:50]]))
+    assert with_data(plain, known).near is None, "of so few nothing can be told"
 
 
 async def _asked(guard: Guard, *parts: bytes, path: str = "/invocations") -> tuple[int, bytes]:

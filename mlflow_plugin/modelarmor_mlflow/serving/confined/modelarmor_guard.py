@@ -2,9 +2,10 @@
 
 It protects the model and its server from their clients: a request that is too large, too frequent,
 not of the shape that the model's signature names, or out of the range that it was trained on is
-refused before the model sees it. It runs in the confined server process, because a proxy in front
-would cost more than the request; so it is no boundary against the *model*, and what it reports is
-the server's word, recorded apart from the enforcer's.
+refused before the model sees it, and so is one of too many that hardly differ. It runs in the
+confined server process, because a proxy in front would cost more than the request; so it is no
+boundary against the *model*, and what it reports is the server's word, recorded apart from the
+enforcer's.
 
 Only the standard library: the confined process reads this file from its private directory, without
 the package around it.
@@ -16,9 +17,19 @@ import csv
 import io
 import json
 import math
+import random
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
@@ -29,11 +40,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: called with the kind of a violation, a sentence, and the client's address
 Report = Callable[[str, str, str], None]
+#: the values of one input by column, as they came
+Row = Mapping[str, Any]
 
 #: bytes of a request's body where nothing else is said
 MAX_BODY: Final = 16 << 20
 #: how many clients' rates are remembered
 _CLIENTS: Final = 4_096
+#: how many clients' inputs are remembered, how many of each, and with how many numbers at most:
+#: 52 MB where everything is full
+_WATCHED: Final = 256
+_REMEMBERED: Final = 100
+_NUMBERS_OF_A_POINT: Final = 256
+#: so many of the remembered ones may be near another
+_NEAR_ONES: Final = 20
+#: rows of one request that are looked at, drawn by chance
+_ROWS_LOOKED_AT: Final = 20
 #: whole numbers that MLflow's types hold, and what an integer column of JSON may be
 _INTEGERS: Final = {"integer": 31, "long": 63}
 _NUMBERS: Final = frozenset({"integer", "long", "float", "double"})
@@ -82,6 +104,8 @@ class Limits:
     #: requests a second, of one client and of all together; None is no limit
     rate: float | None = None
     total_rate: float | None = None
+    #: two inputs that differ by less are near, see `Probing`; None is not to look
+    near: float | None = None
     columns: tuple[Column, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +138,7 @@ class Limits:
         values = _known(body, cls, "the guard's limits")
         if values.get("action", "block") not in ("block", "audit"):
             raise GuardError(f"action is block or audit, not {values['action']!r}")
-        for name in ("max_body", "max_rows", "max_string", "rate", "total_rate"):
+        for name in ("max_body", "max_rows", "max_string", "rate", "total_rate", "near"):
             value = values.get(name)
             if value is not None and (not _is_number(value) or value <= 0):
                 raise GuardError(f"{name} is a positive number, not {value!r}")
@@ -172,6 +196,83 @@ class Buckets:
         return wait
 
 
+class Space:
+    """Where inputs lie: each number that has a range, as a part of that range."""
+
+    def __init__(self, columns: Iterable[Column]) -> None:
+        self._axes: list[tuple[str, float, float]] = []
+        for column in columns:
+            low, high = column.minimum, column.maximum
+            if column.name and low is not None and high is not None and low < high:
+                self._axes.append((column.name, low, high - low))
+
+    def point(self, row: Row) -> array[float]:
+        """Where an input lies; what is missing or no number lies at the beginning of its range."""
+        values: list[float] = []
+        for name, low, span in self._axes:
+            value = row.get(name)
+            values.append((value - low) / span if isinstance(value, int | float) else 0.0)
+        if len(values) > _NUMBERS_OF_A_POINT:  # sums of them tell what is near, too
+            values = [sum(values[n::_NUMBERS_OF_A_POINT]) for n in range(_NUMBERS_OF_A_POINT)]
+        return array("d", values)
+
+
+def distances(point: array[float], others: Iterable[array[float]]) -> list[float]:
+    """How far each other point is."""
+    here = tuple(point)
+    return [math.dist(here, other) for other in others]
+
+
+class _Memory:
+    """A client's last inputs that differed, and which were near one before."""
+
+    def __init__(self) -> None:
+        self.points: deque[array[float]] = deque(maxlen=_REMEMBERED)
+        self.near: deque[bool] = deque(maxlen=_REMEMBERED)
+
+
+class Probing:
+    """Notices who asks again and again about nearly the same input, however slowly.
+
+    An attack that can only ask feels its way along the border between two answers, by thousands of
+    inputs that differ hardly. Others' inputs lie apart. So an input is compared with the last ones
+    of its client; if it is near one, and many of those were, it is probing. No clock is looked at.
+    What is refused is not remembered: the client's other inputs go on being answered.
+
+    Args:
+        near: the distance in `Space`.
+        columns: those of the limits.
+    """
+
+    def __init__(self, near: float, columns: Iterable[Column]) -> None:
+        self._near = near
+        self._space = Space(columns)
+        self._clients: OrderedDict[str, _Memory] = OrderedDict()
+
+    def found(self, client: str, rows: Sequence[Row]) -> bool:
+        """Whether one of the rows is one too many; the others are remembered."""
+        memory = self._clients.pop(client, None) or _Memory()
+        self._clients[client] = memory
+        if len(self._clients) > _WATCHED:
+            self._clients.popitem(last=False)
+        looked_at = rows
+        if len(rows) > _ROWS_LOOKED_AT:  # which ones is not for the client to know
+            looked_at = random.sample(rows, _ROWS_LOOKED_AT)
+        # All of them, so that a batch is remembered whatever its first row is.
+        return sum(self._is_probing(memory, self._space.point(row)) for row in looked_at) > 0
+
+    def _is_probing(self, memory: _Memory, point: array[float]) -> bool:
+        nearest = min(distances(point, memory.points), default=math.inf)
+        if not nearest:  # asked again, from which nobody learns anything
+            return False
+        near = nearest < self._near
+        if near and memory.near.count(True) >= _NEAR_ONES:
+            return True
+        memory.points.append(point)
+        memory.near.append(near)
+        return False
+
+
 class Guard:
     """An ASGI application that lets through to `app` what `limits` permit."""
 
@@ -181,6 +282,7 @@ class Guard:
         self._report = report
         self._clients = Buckets(limits.rate) if limits.rate else None
         self._total = Buckets(limits.total_rate) if limits.total_rate else None
+        self._probing = Probing(limits.near, limits.columns) if limits.near else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -195,7 +297,7 @@ class Guard:
                 self._refuse(refused, client)
             body = await self._body(scope, receive, client)
             try:
-                check(body, _content_type(scope), self._limits)
+                self._check_probing(check(body, _content_type(scope), self._limits), client)
             except Refused as refused:
                 self._refuse(refused, client)
         except Refused as refused:
@@ -212,6 +314,10 @@ class Guard:
         for buckets, key in ((self._clients, client), (self._total, "")):
             if buckets is not None and (wait := buckets.take(key)):
                 raise Refused("rate", 429, f"too many requests; try again in {wait:.1f} s")
+
+    def _check_probing(self, rows: Sequence[Row], client: str) -> None:
+        if self._probing is not None and self._probing.found(client, rows):
+            raise Refused("probing", 429, "too many inputs that hardly differ from each other")
 
     async def _body(self, scope: Scope, receive: Receive, client: str) -> bytes:
         """The request's body. Its size is limited under audit too: it is held in memory."""
@@ -262,7 +368,7 @@ async def _answer(send: Send, refused: Refused) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def check(body: bytes, content_type: str, limits: Limits) -> None:
+def check(body: bytes, content_type: str, limits: Limits) -> Sequence[Row]:
     """Whether the body of a request may reach the model.
 
     Args:
@@ -270,12 +376,14 @@ def check(body: bytes, content_type: str, limits: Limits) -> None:
         content_type: without parameters, in lower case.
         limits: what is let through.
 
+    Returns:
+        the rows of a table; none of what is no table.
+
     Raises:
         Refused: it may not.
     """
     if content_type == "text/csv":
-        _check_table(*_csv(body), limits)
-        return
+        return _check_table(*_csv(body), limits)
     if content_type != "application/json":
         raise Refused("content-type", 415, "send application/json or text/csv")
     try:
@@ -286,13 +394,13 @@ def check(body: bytes, content_type: str, limits: Limits) -> None:
         raise Refused("malformed", 400, "the body should be a JSON object")
     if isinstance(split := request.get("dataframe_split"), dict):
         rows = split.get("data", [])
-        _check_table(split.get("columns"), rows if isinstance(rows, list) else [], limits)
-    elif isinstance(records := request.get("dataframe_records"), list):
-        _check_records(records, limits)
-    elif "inputs" in request or "instances" in request:
-        _check_tensors(request.get("inputs", request.get("instances")), limits)
-    else:
-        _check_strings(request, limits)
+        return _check_table(split.get("columns"), rows if isinstance(rows, list) else [], limits)
+    if isinstance(records := request.get("dataframe_records"), list):
+        return _check_records(records, limits)
+    if "inputs" in request or "instances" in request:
+        return _check_tensors(request.get("inputs", request.get("instances")), limits)
+    _check_strings(request, limits)
+    return ()
 
 
 def _refuse_constant(name: str) -> float:
@@ -316,7 +424,7 @@ def _cell(text: str) -> Any:
         return text
 
 
-def _check_table(names: Any, rows: list[Any], limits: Limits) -> None:
+def _check_table(names: Any, rows: list[Any], limits: Limits) -> Sequence[Row]:
     columns = {column.name: column for column in limits.columns if column.shape is None}
     if not isinstance(names, list) or not columns:
         ordered: list[Column | None] = [*columns.values()]
@@ -332,9 +440,15 @@ def _check_table(names: Any, rows: list[Any], limits: Limits) -> None:
             raise Refused("shape", 400, f"row {number} has {len(row)} values, not {len(ordered)}")
         for value, column in zip(row, ordered or [None] * len(row), strict=True):
             _check_value(value, column, number, limits)
+    called = [column.name if column else None for column in ordered]
+    return [
+        {name: value for name, value in zip(called, row, strict=True) if name is not None}
+        for row in (rows if limits.near else ())
+        if isinstance(row, list) and called
+    ]
 
 
-def _check_records(records: list[Any], limits: Limits) -> None:
+def _check_records(records: list[Any], limits: Limits) -> Sequence[Row]:
     columns = {column.name: column for column in limits.columns if column.shape is None}
     _check_count(len(records), limits)
     for number, record in enumerate(records):
@@ -344,6 +458,7 @@ def _check_records(records: list[Any], limits: Limits) -> None:
             _check_names(record, columns)
         for name, value in record.items():
             _check_value(value, columns.get(name), number, limits)
+    return records
 
 
 def _check_names(names: Iterable[str], columns: Mapping[str, Column]) -> None:
@@ -355,21 +470,27 @@ def _check_names(names: Iterable[str], columns: Mapping[str, Column]) -> None:
         raise Refused("schema", 400, f"column {missing[0]!r:.80} is missing")
 
 
-def _check_tensors(inputs: Any, limits: Limits) -> None:
+def _check_tensors(inputs: Any, limits: Limits) -> Sequence[Row]:
     if isinstance(inputs, dict):
         columns = {column.name: column for column in limits.columns}
         if columns:
             _check_names(inputs, columns)
         for name, value in inputs.items():
             _check_tensor(value, columns.get(name), limits)
-        return
+        return _rows_of(inputs) if limits.near else ()
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
-        _check_records(inputs, limits)
-        return
+        return _check_records(inputs, limits)
     only = limits.columns[0] if len(limits.columns) == 1 else None
     _check_tensor(inputs, only, limits)
     if isinstance(inputs, list):
         _check_count(len(inputs), limits)
+    return ()
+
+
+def _rows_of(columns: Mapping[str, Any]) -> Sequence[Row]:
+    """Of columns of numbers, however MLflow is given them: one each, or a list."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in columns.items()}
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=False)]
 
 
 def _check_tensor(value: Any, column: Column | None, limits: Limits) -> None:
@@ -438,7 +559,11 @@ def _check_type(value: Any, kind: str, where: str) -> None:
 
 
 def _check_range(value: float, column: Column, where: str) -> None:
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        finite = False
+    if not finite:
         raise Refused("range", 400, f"{where} is not finite")
     bits = _INTEGERS.get(column.type)
     if bits is not None and not -(1 << bits) <= value < (1 << bits):
