@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -14,11 +15,17 @@ from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.pods import KernelPods
 from traitlets.config import Config
 
+from modelarmor.cluster.apply import RolloutError
+from modelarmor.cluster.deployed import look, remove
 from modelarmor.cluster.doctor import NEEDED
+from modelarmor.generate.evidence import Evidence
+from tests.cluster.test_apply import _UNPULLED, _mend, cluster, evidence
+from tests.cluster.test_apply import NAMESPACE as MODELS
 
+__all__ = ["evidence"]  # a fixture
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-EXAMPLES = ("base", "jupyterhub", "jupyterlab", "mlflow", "recording")
+EXAMPLES = ("base", "jupyterhub", "jupyterlab", "mlflow", "models", "recording")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl builds what is in deploy/"
@@ -71,6 +78,7 @@ def test_the_role_has_exactly_the_rights_that_are_documented_and_looked_for() ->
 def test_the_namespace_is_annotated_as_documented() -> None:
     said = only(built("base"), "Namespace", "kernels")["metadata"]["annotations"]
     assert said == documented("Namespace")["metadata"]["annotations"]
+    assert said == only(built("models"), "Namespace", "models")["metadata"]["annotations"]
 
 
 def test_record_mode_has_the_same_rights_in_a_namespace_that_differs_in_its_posture_alone() -> None:
@@ -83,6 +91,41 @@ def test_record_mode_has_the_same_rights_in_a_namespace_that_differs_in_its_post
         for name in ("kernels", "kernels-recorded")
     )
     assert recorded == {key: value.replace("block", "audit") for key, value in kernels.items()}
+
+
+def test_who_deploys_models_has_exactly_the_rights_that_it_uses(
+    tmp_path: Path, evidence: Evidence
+) -> None:
+    async def life() -> list[tuple[str, str]]:
+        async with cluster(tmp_path) as here:
+            for user in (1000, 1001, 1002):
+                last = await here.deploy(evidence, user=user)
+            here.controller.broken = _UNPULLED
+            here.server.store.listeners.append(lambda *_: _mend(here, last))
+            with pytest.raises(RolloutError, match="the former revision serves again"):
+                await here.deploy(evidence, user=1003)
+            here.server.store.listeners.pop()
+            await look(here.cluster, MODELS, "iris")
+            await remove(here.cluster, MODELS, "iris", 60.0)
+            return here.server.requests
+
+    used = {right for request in asyncio.run(life()) for right in rights_of(*request)}
+    assert used == granted(only(built("models"), "Role", "deployer"))
+
+
+def rights_of(method: str, path: str) -> set[tuple[str, str, str]]:
+    """What a request takes."""
+    found = re.fullmatch(
+        r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)/namespaces/[^/]+/(?P<what>[^/]+)(?P<one>/.+)?",
+        path,
+    )
+    assert found is not None, path
+    verbs = {
+        "GET": ["get" if found["one"] else "list"],
+        "PATCH": ["patch", "create"],  # applied where there was none
+        "DELETE": ["delete"],
+    }[method]
+    return {(found["group"] or "", found["what"], verb) for verb in verbs}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
