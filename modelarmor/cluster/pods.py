@@ -112,7 +112,7 @@ def _canary(ended: dict[str, Any]) -> dict[str, str] | None:
         said = json.loads(ended.get("message") or "")["canary"]
         # Once a kernel ran, its own code may have written it.
         return {name: _clean(str(said[name]))[:60] for name in _SEEN if name in said}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -119,8 +119,8 @@ class Watch:
                 OSError,
             ) as error:
                 _log.warning("watching %s: %s; listing them again", self._what, error)
-            except ValueError as error:
-                _log.warning("watching %s: an answer makes no sense: %s", self._what, error)
+            except Exception:  # no answer may freeze what is known of every kernel
+                _log.exception("watching %s: an answer makes no sense", self._what)
             version = None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

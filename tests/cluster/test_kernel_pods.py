@@ -13,8 +13,10 @@ from modelarmor_jupyter.config import RefusedRequest
 from modelarmor_jupyter.pods import PodProvisioner
 
 from modelarmor.cluster import launch
+from modelarmor.cluster.canary import NOT_CONFINED
 from modelarmor.cluster.client import ClusterError
 from modelarmor.cluster.launch import LaunchError
+from modelarmor.cluster.pods import state_of
 from tests.cluster.conftest import (
     BLOCK,
     NAMESPACE,
@@ -159,6 +161,18 @@ def test_an_overloaded_server_is_asked_again(tmp_path: Path) -> None:
     in_cluster(body, tmp_path)
 
 
+@pytest.mark.parametrize("line", [b"[]", b'{"type": "ADDED", "object": {}}', b"[" * 5_000])
+def test_a_watch_that_says_nonsense_is_begun_again(tmp_path: Path, line: bytes) -> None:
+    async def body(here: Here, directory: Path) -> None:
+        async with kernel(here, directory, str(uuid.uuid4())) as started:
+            await here.server.babble(line)
+            here.kubelet.evict(NAMESPACE, name_in(here))
+            async with asyncio.timeout(_SECONDS):
+                await started.provisioner.wait()
+
+    in_cluster(body, tmp_path)
+
+
 def test_a_kernel_outlives_an_api_server_that_is_away_and_an_expired_watch(tmp_path: Path) -> None:
     async def body(here: Here, directory: Path) -> None:
         async with kernel(here, directory, str(uuid.uuid4())) as started:
@@ -175,6 +189,12 @@ def test_a_kernel_outlives_an_api_server_that_is_away_and_an_expired_watch(tmp_p
 
 
 # --- what ends a kernel
+
+
+def test_a_pods_last_words_are_anybodys() -> None:
+    ended = {"exitCode": NOT_CONFINED, "message": "[" * 4096}
+    status = {"phase": "Failed", "containerStatuses": [{"state": {"terminated": ended}}]}
+    assert state_of({"metadata": {"uid": "1"}, "status": status}).canary is None
 
 
 def test_a_deleted_pod_is_noticed_without_a_call(tmp_path: Path) -> None:

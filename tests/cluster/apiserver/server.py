@@ -57,6 +57,7 @@ class ApiServer:
         self.carried_out: Callable[[str, str], None] = lambda _method, _path: None
         self._away = False
         self._open: dict[int, web.Request] = {}
+        self._watches: set[web.StreamResponse] = set()
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -121,6 +122,11 @@ class ApiServer:
         for request in list(self._open.values()):
             if request.transport is not None:
                 request.transport.abort()
+
+    async def babble(self, line: bytes) -> None:
+        """Say something in every open watch."""
+        for watch in list(self._watches):
+            await watch.write(line + b"\n")
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self._open[id(request)] = request
@@ -190,6 +196,7 @@ class ApiServer:
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
         await answer.prepare(request)
         since = int(request.query.get("resourceVersion") or 0)
+        self._watches.add(answer)
         try:
             async with asyncio.timeout(float(request.query.get("timeoutSeconds", 3600))):
                 async for kind, item in self.store.watch(resource, namespace, selector, since):
@@ -199,6 +206,8 @@ class ApiServer:
             await answer.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
         except (TimeoutError, ConnectionError):
             pass
+        finally:
+            self._watches.discard(answer)
         with suppress(ConnectionError):
             await answer.write_eof()
         return answer
