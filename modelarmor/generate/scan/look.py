@@ -159,17 +159,23 @@ class Look:
 
     def _look_file(self, path: str, data: Data) -> None:
         name = path.rpartition("/")[2]
-        small = data.read(0, _SMALL) if data.size <= _SMALL else b""
+        head = data.read(0, _SMALL + 1)
         if name == mlmodel.NAME:
-            model = mlflow.look(self.report, data.read(0, _SMALL + 1), path)
+            model = mlflow.look(self.report, head, path)
             if path == mlmodel.NAME:
                 self._code = mlflow.Places(model)
+            self._look_otherwise(data, path, name)
+        elif mlflow.look_beside(self.report, path, head):
+            self._look_otherwise(data, path, name)
+        else:
+            self.look(data, path, name, 0)
+
+    def _look_otherwise(self, data: Data, path: str, name: str) -> None:
+        """What MLflow reads as a text of its own may be something else to whoever loads it."""
+        if formats.format_of(data, name) in _TEXT:
             self._probe(data, path)
-            return
-        if small and mlflow.look_beside(self.report, path, small):
-            self._probe(data, path)
-            return
-        self.look(data, path, name, 0)
+        else:
+            self.look(data, path, name, 0)
 
     # --- any file, of the model or of an archive
 

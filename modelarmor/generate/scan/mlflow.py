@@ -31,6 +31,12 @@ _PATHS: Final = frozenset({
     "engine_config", "input_example", "artifact", "path",
 })  # fmt: skip
 _MAX_NODES: Final = 100_000
+#: the names of the other files that it reads, wherever they lie, and how large one may be
+_BESIDE: Final = frozenset({
+    "pickle_module_info.txt", "keras_module.txt", "requirements.txt", "constraints.txt",
+    "conda.yaml", "conda.yml", "environment.yml", "environment.yaml", "python_env.yaml",
+})  # fmt: skip
+_MAX_BYTES: Final = 1 << 20
 
 
 class Places:
@@ -148,8 +154,20 @@ def _look_pickle_module(report: Report, module: str, location: str) -> None:
 
 
 def look_beside(report: Report, path: str, content: bytes) -> bool:
-    """Look at a file that MLflow reads for what it names; returns whether it is one."""
+    """Look at a file that MLflow reads for what it names; returns whether it is one.
+
+    Args:
+        report: takes the findings.
+        path: of the file.
+        content: of it; a byte more than a mebibyte tells that there is more.
+    """
     name = path.rpartition("/")[2]
+    if name not in _BESIDE or not content:
+        return False
+    if len(content) > _MAX_BYTES:
+        # what matters may stand behind any length of blanks
+        report.incomplete(path, f"it has more than {_MAX_BYTES} bytes", "high")
+        return True
     text = content.decode("utf-8", "replace")
     if name == "pickle_module_info.txt":
         if text.strip() not in _PICKLE_MODULES:
@@ -159,19 +177,17 @@ def look_beside(report: Report, path: str, content: bytes) -> bool:
             _look_pickle_module(report, text.strip(), path)
     elif name in ("requirements.txt", "constraints.txt"):
         requirements.look_lines(report, text, path)
-    elif name in ("conda.yaml", "conda.yml", "environment.yml", "environment.yaml"):
-        _look_yaml(report, content, path, requirements.look_conda)
     elif name == "python_env.yaml":
         _look_yaml(report, content, path, requirements.look_python_env)
     else:
-        return False
+        _look_yaml(report, content, path, requirements.look_conda)
     report.inspected.add(path)
     return True
 
 
 def _look_yaml(report: Report, content: bytes, path: str, look: Any) -> None:
     try:
-        value = _yaml.loads(content, 1 << 20)
+        value = _yaml.loads(content, _MAX_BYTES)
     except ValueError as error:
         report.add("yaml-tricks", "high", "A description of an environment that is no plain YAML",
                    location=path, detail=str(error)[:200], techniques=EVADE)  # fmt: skip

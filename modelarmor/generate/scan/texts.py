@@ -14,6 +14,8 @@ from modelarmor.generate.scan.report import CARRIES, EXECUTE, READ, Report, clip
 
 _MAX: Final = 64 << 20
 _MAX_NODES: Final = 5_000_000
+#: names after `_target_`; each is looked up
+_MAX_TARGETS: Final = 10_000
 #: keys by which transformers, diffusers and peft import code that a model brings or names
 _REMOTE: Final = {
     "auto_map": "transformers imports these classes where remote code is trusted",
@@ -51,12 +53,22 @@ def look(report: Report, data: Data, location: str, kind: str) -> None:
     if _PYTHON_TAG.search(text):
         report.add("yaml-python-tag", "high", "YAML that makes Python objects", location=location,
                    techniques=EXECUTE)  # fmt: skip
-    for path in dict.fromkeys(_TARGET.findall(text[: 4 << 20])):
-        _look_target(report, path, location)
+    _look_targets(report, text, location)
     if kind == "script":
         report.add("script", "medium", "It carries a script", location=location,
                    detail=text.partition("\n")[0], techniques=CARRIES)  # fmt: skip
     report.inspected.add(location)
+
+
+def _look_targets(report: Report, text: str, location: str) -> None:
+    targets: dict[str, None] = {}
+    for found in _TARGET.finditer(text):
+        targets[found[1]] = None
+        if len(targets) > _MAX_TARGETS:
+            report.incomplete(location, f"it names more than {_MAX_TARGETS} targets", "high")
+            break
+    for path in targets:
+        _look_target(report, path, location)
 
 
 def _look_target(report: Report, path: str, location: str) -> None:

