@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelarmor import __version__
-from modelarmor.generate.evidence import SEVERITIES, Artifact, Finding, Scan, Voice
+from modelarmor.generate.evidence import SEVERITIES, Artifact, Finding, Scan, Severity, Voice
 from modelarmor.generate.scan import confine
 from modelarmor.generate.scan import voices as scanners
 from modelarmor.generate.scan.report import EVADE, WRITE, clip
@@ -89,11 +89,11 @@ class _Merged:
         if wanted:
             self._say("scanner-absent", "medium", f"{name} was not asked", note, name)
 
-    def failed(self, name: str, version: str, note: str) -> None:
+    def failed(self, name: str, version: str, note: str, severity: Severity = "medium") -> None:
         self.voices.append(Voice(name=name, version=version, status="failed", note=note))
-        self._say("scanner-failed", "medium", f"{name} failed", note, f"{name} {version}".strip())
+        self._say("scanner-failed", severity, f"{name} failed", note, f"{name} {version}".strip())
 
-    def _say(self, rule: str, severity: Any, title: str, detail: str, source: str) -> None:
+    def _say(self, rule: str, severity: Severity, title: str, detail: str, source: str) -> None:
         self.findings.append(
             Finding(
                 rule=rule,
@@ -105,9 +105,9 @@ class _Merged:
             )
         )
 
-    def incomplete(self, voice: Voice, severity: Any = "medium") -> None:
+    def incomplete(self, voice: Voice) -> None:
         self.voices.append(voice)
-        self._say("scanner-incomplete", severity, f"{voice.name} did not look into everything",
+        self._say("scanner-incomplete", "medium", f"{voice.name} did not look into everything",
                   voice.note, f"{voice.name} {voice.version}".strip())  # fmt: skip
 
     def scan(self) -> Scan:
@@ -166,8 +166,9 @@ def _look(merged: _Merged, root: Path, seconds: float, tell: Progress) -> None:
     if said.end is None:
         what = "its time was over" if ended.late else f"it ended with status {ended.status}"
         last = ended.errors.strip().rpartition("\n")[2]
+        # No milder than what the look says itself where a file takes too long or makes it fail.
         merged.failed(
-            "modelarmor", __version__, clip(f"{what} at {said.file or 'its start'}: {last}")
+            "modelarmor", __version__, clip(f"{what} at {said.file or 'its start'}: {last}"), "high"
         )
         return
     if said.end != merged.artifact.digest:

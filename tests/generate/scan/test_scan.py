@@ -198,4 +198,5 @@ def test_a_look_that_is_taken_over_can_say_nonsense_but_not_that_all_is_well(
     monkeypatch.setattr(confine, "run", lie)
     said = scan(model, artifact, voices=("modelarmor",))
     assert set(rules(said)) == {"not-inspected", "scanner-failed"}
+    assert {finding.severity for finding in said.findings} == {"high"}
     assert replace(artifact).digest == artifact.digest
