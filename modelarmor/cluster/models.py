@@ -28,11 +28,12 @@ from modelarmor.cluster import objects
 from modelarmor.generate.artifact.tree import TreeDigest
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.observe.cage import serving_variables
+from modelarmor.generate.workload import egress_of
 from modelarmor.policy import document
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint import lint
 from modelarmor.policy.model import Outcome, PathRule, Policy, Posture, Selector
-from modelarmor.sandbox.network import Egress, EgressRule
+from modelarmor.sandbox.network import EgressRule
 from modelarmor.sandbox.resources import Resources
 
 MODEL_LABEL: Final = "modelarmor.io/model"
@@ -302,7 +303,10 @@ def filled(policy: str, target: Target) -> str:
         path = values[name] + rest
         return target.interpreter if path in links else path
 
-    documents = [fill(item) for item in yaml.safe_load_all(policy) if item is not None]
+    try:
+        documents = [fill(item) for item in yaml.safe_load_all(policy) if item is not None]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DeployError(f"the policy in the evidence is not YAML: {error}") from None
     if not documents:
         raise DeployError("the evidence has no policy; generate it again")
     return yaml.safe_dump_all(documents)
@@ -510,9 +514,7 @@ def _volumes(
 def _network(
     evidence: Evidence, target: Target, meta: k8s.V1ObjectMeta, labels: Mapping[str, str]
 ) -> k8s.V1NetworkPolicy:
-    egress = Egress.from_network_policy(
-        yaml.safe_load(evidence.network), name="<approved network policy>"
-    )
+    egress = egress_of(evidence.network)
     reached = [_destination(text) for text in target.fetch_egress]
     return k8s.V1NetworkPolicy(
         api_version="networking.k8s.io/v1",

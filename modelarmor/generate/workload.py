@@ -66,7 +66,7 @@ def filled(
         description=f"Generated for {evidence.artifact.digest}",
         display_name=name,
         policies=profiles.fill(evidence.policy, name="<generated policy>", **places),
-        network=_egress(evidence.network),
+        network=egress_of(evidence.network),
         resources=Resources.from_kubernetes(evidence.resources),
         variables={
             **base.variables,
@@ -76,7 +76,12 @@ def filled(
     )
 
 
-def _egress(network: str) -> Egress:
+def egress_of(network: str) -> Egress:
+    """What a NetworkPolicy of evidence lets out.
+
+    Raises:
+        ValueError: it is none.
+    """
     name = "<generated network policy>"
     try:
         document = _yaml.loads(network.encode())

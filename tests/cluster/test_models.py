@@ -52,6 +52,14 @@ def test_the_same_input_gives_the_same_bytes(evidence: Evidence) -> None:
     assert "&id" not in first
 
 
+@pytest.mark.parametrize("text", ["a: [", "- " * 5_000 + "x", "x: &a [1]\ny: *b"])
+def test_evidence_that_is_no_policy_is_an_error_in_words(evidence: Evidence, text: str) -> None:
+    with pytest.raises(models.DeployError, match="is not YAML"):
+        models.manifests(replace(evidence, policy=text), TARGET)
+    with pytest.raises(ValueError, match="network policy>"):
+        models.manifests(replace(evidence, network=text), TARGET)
+
+
 def test_policy_comes_before_what_it_confines(evidence: Evidence) -> None:
     kinds = [item["kind"] for item in models.manifests(evidence, TARGET)]
     assert kinds == [
