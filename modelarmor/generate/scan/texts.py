@@ -85,8 +85,11 @@ def _look_target(report: Report, path: str, location: str) -> None:
 
 def _look_json(report: Report, text: str, location: str) -> None:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(text.removeprefix("\ufeff"))
+    except RecursionError:
+        report.incomplete(location, "it nests more deeply than is read")
+        return
+    except ValueError as error:
         report.add("json-malformed", "low", "It is no JSON", location=location,
                    detail=str(error)[:200])  # fmt: skip
         if "{{" in text or "{%" in text:

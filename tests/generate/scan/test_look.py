@@ -210,6 +210,17 @@ def test_a_pickle_called_like_a_file_of_mlflow_is_found(
     assert "pickle-executes" in told(findings(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b'\xef\xbb\xbf{"auto_map": {"AutoModel": "evil.Model"}}', "remote-code"),
+        (b'{"x": %s, "auto_map": {"a": "b"}}' % (b"[" * 9000 + b"]" * 9000), "not-inspected"),
+    ],
+)
+def test_json_that_another_reader_may_take_is_told(content: bytes, rule: str) -> None:
+    assert rules(content, "config.json") == [rule]
+
+
 def test_so_many_targets_that_some_are_not_looked_up_are_told() -> None:
     many = b"".join(b"_target_: m%d.f\n" % number for number in range(10_001))
     assert rules(many + b"_target_: os.system\n", "config.yaml") == ["not-inspected"]
