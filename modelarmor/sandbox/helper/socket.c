@@ -100,9 +100,10 @@ static bool family_permitted(const struct plan *plan, int domain, int type, int 
 	type &= 0xf;
 	if (plan->egress == EGRESS_ANY)
 		return true;
-	/* An unconnected datagram names its receiver in memory, which could be changed meanwhile. */
+	/* A datagram names its receiver in memory, which could be changed meanwhile; also one of a pair
+	 * may go elsewhere. SOCK_RAW is another word for it here (unix_create, net/unix/af_unix.c). */
 	if (domain == AF_UNIX)
-		return type != SOCK_DGRAM;
+		return type == SOCK_STREAM || type == SOCK_SEQPACKET;
 	if (domain == AF_NETLINK) /* interface lists, which getaddrinfo and ZeroMQ ask for */
 		return protocol == NETLINK_ROUTE;
 	/* Only what Landlock and the endpoint list know: not MPTCP, SCTP, raw, vsock … */
@@ -119,7 +120,7 @@ static void handle_socket(const struct plan *plan, struct task *task, int nr, in
 	struct verdict verdict = plan_decide(plan, &op);
 	char resource[128];
 	describe(resource, sizeof resource, domain, type, protocol);
-	if (verdict.allow && nr == SYS_socket && !family_permitted(plan, domain, type, protocol))
+	if (verdict.allow && !family_permitted(plan, domain, type, protocol))
 		verdict = beyond_egress;
 	if (!verdict.allow) {
 		refuse(task, &verdict, resource, nr);
@@ -245,6 +246,15 @@ static bool read_address(struct task *task, uint64_t at, uint64_t length, union 
 	       task_read(task->pid, at, to->bytes, length) == (ssize_t)length;
 }
 
+/* As read_address, of one to send to or to bind. Without a family it is IPv4's to Linux
+ * (udp_sendmsg, net/ipv4/udp.c; __inet_bind, net/ipv4/af_inet.c); for connect it dissolves. */
+static bool read_destination(struct task *task, uint64_t at, uint64_t length, union address *to) {
+	bool good = read_address(task, at, length, to);
+	if (good && to->any.sa_family == AF_UNSPEC)
+		to->any.sa_family = AF_INET;
+	return good;
+}
+
 /* Connections that the child waits for and we must not. */
 static struct waiting {
 	uint64_t id;
@@ -338,7 +348,7 @@ static void handle_bind(const struct plan *plan, struct task *task, const __u64 
 	struct resolved at = {.fd = -1, .parent = -1};
 	socklen_t length = (socklen_t)a[2];
 	char resource[128];
-	if (!read_address(task, a[1], length, &to)) {
+	if (!read_destination(task, a[1], length, &to)) {
 		notify_reply(task->listener, task->id, EINVAL, 0);
 		return;
 	}
@@ -473,7 +483,7 @@ static void handle_sendto(const struct plan *plan, struct task *task, const __u6
 		refuse(task, &beyond_egress, "flags=MSG_FASTOPEN", SYS_sendto);
 		return;
 	}
-	if (length && !read_address(task, a[4], length, &to)) {
+	if (length && !read_destination(task, a[4], length, &to)) {
 		notify_reply(task->listener, task->id, EINVAL, 0);
 		return;
 	}
@@ -512,7 +522,7 @@ static ssize_t gather(struct task *task, uint64_t at, struct msghdr *head, union
 	if (task_read(task->pid, at, head, sizeof *head) != sizeof *head)
 		return -EFAULT;
 	*length = head->msg_name ? head->msg_namelen : 0;
-	if (*length && !read_address(task, (uintptr_t)head->msg_name, *length, to))
+	if (*length && !read_destination(task, (uintptr_t)head->msg_name, *length, to))
 		return -EINVAL;
 	if (head->msg_iovlen > countof(parts) || head->msg_iovlen == 0)
 		return head->msg_iovlen ? -EMSGSIZE : 0;

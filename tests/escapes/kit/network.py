@@ -224,6 +224,26 @@ def _(a: Range) -> object:
     return sock.recv(100)
 
 
+def _unspecified(port: int) -> bytes:
+    """127.0.0.1 without its family, which Linux takes for AF_INET where no connection is made."""
+    return bytes(2) + _sockaddr("127.0.0.1", port)[2:]
+
+
+@attempt(N, "UDP to an address without a family (AF_UNSPEC)", modes=NET)
+def _(a: Range) -> object:
+    sock = _udp(a)
+    call(44, sock.fileno(), b"token", 5, 0, _unspecified(a.ports["forbidden"]), 16)
+    return sock.recv(100)
+
+
+@attempt(N, "UDP to an address without a family, by sendmsg", modes=NET)
+def _(a: Range) -> object:
+    sock = _udp(a)
+    header, keep = _message(_unspecified(a.ports["forbidden"]))
+    call(46, sock.fileno(), header, 0)
+    return sock.recv(100) if keep else None
+
+
 @attempt(N, "UDP-Lite", modes=NET, optional=True)
 def _(a: Range) -> object:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)
@@ -277,6 +297,13 @@ def _(a: Range) -> object:
 def _(a: Range) -> object:
     sock = _udp(a)
     sock.bind(("0.0.0.0", 18081))
+    return "bound"
+
+
+@attempt(N, "bind of UDP without a family (AF_UNSPEC)", modes=NET)
+def _(a: Range) -> object:
+    sock = _udp(a)
+    call(49, sock.fileno(), bytes(2) + _sockaddr("0.0.0.0", 18081)[2:], 16)
     return "bound"
 
 
@@ -532,6 +559,20 @@ def _(a: Range) -> object:
     left.bind("")
     left.sendto(b"token", a.sockets["dgram"])
     return "sent"
+
+
+@attempt(U, "datagrams from a socket pair's end by sendmsg", modes=NET, alert=True)
+def _(a: Range) -> object:
+    left, _ = socket.socketpair(socket.AF_UNIX, DGRAM)
+    left.sendmsg([b"token"], [], 0, a.sockets["dgram"])
+    return "sent"
+
+
+@attempt(U, "datagrams from a socket of type SOCK_RAW", modes=NET, alert=True)
+def _(a: Range) -> object:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_RAW) as sock:
+        sock.sendmsg([b"token"], [], 0, a.sockets["dgram"])
+        return "sent"
 
 
 @attempt(U, "abstract socket of a service", modes=NET)
