@@ -64,6 +64,7 @@ def run(tmp_path: Path) -> Run:
         capacity: int = 10_000,
         timeout: float = 60,
         confined: bool = True,
+        capabilities: frozenset[str] = frozenset(),
     ) -> tuple[str, Recorder]:
         recorder = Recorder("attack", capacity)
         command = [os.path.realpath(sys.executable), "-I", "-S", "-c", _PRELUDE + code,
@@ -75,7 +76,7 @@ def run(tmp_path: Path) -> Run:
             return done.stdout.decode(), recorder
         workload = Workload(
             name="attack", command=command, policies=load(json.dumps(policy)),
-            network=Egress.none(),
+            network=Egress.none(), capabilities=capabilities,
             cwd=tmp_path / "work", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path / "work")},
         )  # fmt: skip
         out = tmp_path / "out"
@@ -382,3 +383,100 @@ os._exit(0)
         timeout=30,
     )
     assert text.startswith("True\n")
+
+
+_OPENERS = """
+def openers():
+    'What opens for us: the other children of the supervisor.'
+    found = []
+    for name in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{name}/stat') as file: facts = file.read()
+        except OSError: continue
+        parent = facts.rpartition(')')[2].split()[1]
+        if int(parent) == os.getppid() and name != str(os.getpid()): found.append(name)
+    return found
+def until(wanted):
+    deadline = time.monotonic() + 60
+    while len(openers()) != wanted and time.monotonic() < deadline: time.sleep(0.01)
+    return len(openers()) == wanted
+os.mkfifo(WORK + '/pipe')
+"""
+
+
+def test_who_opens_a_pipe_ends_with_its_caller(run: Run) -> None:
+    """Otherwise each would be a process that no limit of the workload's counts."""
+    text, _ = run(
+        _OPENERS
+        + """
+pids = []
+for _ in range(8):
+    pids.append(os.fork())
+    if not pids[-1]:
+        os.open(WORK + '/pipe', os.O_RDONLY)
+        os._exit(0)
+print(until(8), flush=True)
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+print(until(0), flush=True)
+""",
+        timeout=180,
+    )
+    assert text == "True\nTrue\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has capabilities to keep")
+def test_who_opens_a_pipe_is_as_unreachable_as_the_supervisor(run: Run) -> None:
+    text, _ = run(
+        """
+before = set(os.listdir('/proc'))
+for name in ('/pipe', '/later'):
+    os.mkfifo(WORK + name)
+    threading.Thread(target=open, args=(WORK + name,), daemon=True).start()
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    try: os.open(WORK + '/later', os.O_WRONLY | os.O_NONBLOCK)
+    except OSError: continue
+    break  # the later one is being opened, so the other is as well
+opened = []
+for name in set(os.listdir('/proc')) - before:
+    for what in ('mem', *(f'fd/{n}' for n in range(3, 16))):
+        for mode in (os.O_RDONLY, os.O_WRONLY):
+            try:
+                fd = os.open(f'/proc/{name}/{what}', mode | os.O_NONBLOCK)
+                opened.append(os.readlink('/proc/self/fd/%d' % fd))
+            except OSError: pass
+print(time.monotonic() < deadline, opened, flush=True)
+os._exit(0)
+""",
+        capabilities=frozenset({"chown"}),
+        timeout=180,
+    )
+    assert text == "True []\n"
+
+
+def test_lease_on_a_file_stops_nobody_else(run: Run) -> None:
+    """Who opens a leased file waits for the lease's holder; nobody else has to."""
+    text, _ = run(
+        """
+import fcntl
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+with open(WORK + '/leased', 'w') as file: file.write('x')
+lease = os.open(WORK + '/leased', os.O_RDONLY)
+while True:  # the helper may not have closed it yet
+    try: fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError: continue
+    break
+writer = os.fork()
+if not writer:
+    with open(WORK + '/leased', 'w') as file: file.write('written')
+    os._exit(0)
+print(signal.sigtimedwait({signal.SIGIO}, 60) is not None, still_confined(), flush=True)
+print(os.waitpid(writer, os.WNOHANG), flush=True)
+fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+print(os.waitpid(writer, 0)[1], open(WORK + '/leased').read(), flush=True)
+""",
+        timeout=180,
+    )
+    assert text == "True True\n(0, 0)\n0 written\n"

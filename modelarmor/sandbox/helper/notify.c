@@ -203,19 +203,37 @@ static bool passes(const struct plan *plan, struct task *task, enum kind kind, c
 
 /* ---- open ---------------------------------------------------------------------------------- */
 
-/* Opening a FIFO waits for its other end, which must not stop everybody else. */
+/* Opening a FIFO waits for its other end, and a file with a lease (fcntl(2), F_SETLEASE) for whoever
+ * has that, which must not stop everybody else. Who is waited for may be ended: then so is this. */
+static void woken(int signal) {
+	(void)signal;
+}
+
+static _Noreturn void open_waiting(struct task *task, const char *link, int flags) {
+	int fd;
+	sigset_t alarms;
+	struct itimerval often = {{0, 250000}, {0, 250000}};
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	sigaction(SIGALRM, &(struct sigaction){.sa_handler = woken}, NULL); /* interrupts open */
+	sigprocmask(SIG_UNBLOCK, &alarms, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+	while ((fd = open(link, flags | O_CLOEXEC)) < 0 && errno == EINTR)
+		if (!task_alive(task))
+			_exit(0);
+	if (fd < 0)
+		notify_reply(task->listener, task->id, errno, 0);
+	else
+		give_fd(task, fd, flags);
+	_exit(0);
+}
+
 static void open_elsewhere(struct task *task, const char *link, int flags) {
 	pid_t worker = fork();
-	if (worker < 0) {
+	if (worker < 0)
 		notify_reply(task->listener, task->id, EAGAIN, 0);
-	} else if (!worker) {
-		int fd = open(link, flags | O_CLOEXEC);
-		if (fd < 0)
-			notify_reply(task->listener, task->id, errno, 0);
-		else
-			give_fd(task, fd, flags);
-		_exit(0);
-	}
+	else if (!worker)
+		open_waiting(task, link, flags);
 }
 
 static void open_for(struct task *task, struct resolved *at, int flags, mode_t mode,
@@ -227,21 +245,27 @@ static void open_for(struct task *task, struct resolved *at, int flags, mode_t m
 		return;
 	}
 	autoclose int fd = -1;
+	/* What is made anew may be somebody else's FIFO by now. Devices take the flag in their own way. */
+	bool waits = (!st || S_ISREG(st->st_mode)) && !(flags & (O_NONBLOCK | O_PATH));
+	int ours = O_CLOEXEC | O_NOCTTY | (waits ? O_NONBLOCK : 0);
 	if (st) {
 		snprintf(link, sizeof link, "/proc/self/fd/%d", at->fd);
 		int again = flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW);
-		if (S_ISFIFO(st->st_mode) && !(flags & O_NONBLOCK)) {
+		bool fifo = S_ISFIFO(st->st_mode) && !(flags & (O_NONBLOCK | O_PATH));
+		fd = fifo ? -1 : open(link, again | ours, mode);
+		if (fifo || (fd < 0 && waits && errno == EWOULDBLOCK)) {
 			open_elsewhere(task, link, again);
 			task_resume();
 			return;
 		}
-		fd = open(link, again | O_CLOEXEC | O_NOCTTY, mode);
 	} else {
 		task_status(task);
 		umask((mode_t)task->umask);
-		fd = openat(at->parent, at->name, flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, mode);
+		fd = openat(at->parent, at->name, flags | O_NOFOLLOW | ours, mode);
 	}
 	int error = errno;
+	if (fd >= 0 && waits)
+		fcntl(fd, F_SETFL, flags);
 	task_resume();
 	if (fd < 0)
 		notify_reply(task->listener, task->id, error, 0);
@@ -740,8 +764,15 @@ static int apply_change(const struct change *change, int fd, pid_t pid) {
 		return fchownat(fd, "", change->uid, change->gid, AT_EMPTY_PATH);
 	case CHANGE_TIMES:
 		return utimensat(AT_FDCWD, link, change->now ? NULL : change->times, 0);
-	case CHANGE_LENGTH:
-		return truncate(link, (off_t)change->size);
+	case CHANGE_LENGTH: {
+		/* Not truncate(), which waits for whoever has a lease. */
+		struct stat st;
+		autoclose int file = -1;
+		errno = EINVAL;
+		if (fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+			file = open(link, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+		return file < 0 ? -1 : ftruncate(file, (off_t)change->size);
+	}
 	default:
 		break;
 	}

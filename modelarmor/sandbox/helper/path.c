@@ -36,10 +36,20 @@ pid_t path_proc_pid(const char *path, const char **rest) {
 	return (pid_t)pid;
 }
 
+/* Whether a process runs this program, as those that open for us do; ended ones do not. */
+static bool is_helper(pid_t pid) {
+	static struct stat ours;
+	struct stat its;
+	char link[32];
+	snprintf(link, sizeof link, "/proc/%d/exe", pid);
+	return (ours.st_ino || stat("/proc/self/exe", &ours) == 0) && stat(link, &its) == 0 &&
+	       its.st_ino == ours.st_ino && its.st_dev == ours.st_dev;
+}
+
 /* Our own directories in /proc: opening them for the child would hand over ourselves. */
 bool path_is_protected(const char *path) {
 	pid_t pid = path_proc_pid(path, NULL);
-	return pid && (pid == protected_pids[0] || pid == protected_pids[1]);
+	return pid && (pid == protected_pids[0] || pid == protected_pids[1] || is_helper(pid));
 }
 
 /* ---- memory of the child ------------------------------------------------------------------- */
