@@ -468,22 +468,26 @@ static void loader_of(int in, const char *head, ssize_t n, char *to) {
 }
 
 /* What the kernel runs along with a file: a script's interpreter, or (``*loader``) a program's
- * loader; an empty string for neither. */
-static void interpreter_of(int fd, char *to, bool *loader) {
+ * loader; an empty string for neither. False where nobody can tell: the kernel also runs what its
+ * mode lets nobody read, or what somebody has a lease on. */
+static bool interpreter_of(int fd, char *to, bool *loader) {
 	char link[32], head[1024];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	autoclose int in = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	/* What the policy withholds nobody in here has written. */
+	bool withheld = in < 0 && errno == EACCES && access(link, R_OK) == 0;
 	ssize_t n = in < 0 ? 0 : read(in, head, sizeof head - 1);
 	to[0] = 0;
 	*loader = n > 4 && !memcmp(head, "\x7f" "ELF", 4);
 	if (*loader)
 		loader_of(in, head, n, to);
 	if (n < 3 || head[0] != '#' || head[1] != '!')
-		return;
+		return n >= 0 && (in >= 0 || withheld);
 	head[n < 255 ? n : 255] = 0; /* BINPRM_BUF_SIZE: more of the line is not looked at */
 	char *name = head + 2 + strspn(head + 2, " \t");
 	name[strcspn(name, " \t\n")] = 0;
 	strcpy(to, name);
+	return true;
 }
 
 static void handle_exec(const struct plan *plan, struct task *task, int dirfd, uint64_t address,
@@ -531,7 +535,12 @@ static void handle_exec(const struct plan *plan, struct task *task, int dirfd, u
 		good = verdict.allow;
 		if (loader)
 			break;
-		interpreter_of(at.fd, script, &loader);
+		if (!interpreter_of(at.fd, script, &loader) && enforce && !first && good) {
+			struct verdict unknown = {.rule = RULE_SANDBOX, .audit = RULE_NONE};
+			notify_report(task, &unknown, "Process", at.path,
+				      "syscall=SYS_EXECVE interpreter=unreadable");
+			good = false;
+		}
 		path_release(&at);
 		if (!script[0])
 			break;

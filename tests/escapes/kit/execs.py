@@ -1,6 +1,8 @@
 """Ways to run a program that the policy forbids."""
 
+import fcntl
 import os
+import signal
 import struct
 
 from .calls import AT_EMPTY_PATH, FILES, Range, attempt, call, output
@@ -185,6 +187,32 @@ def _(a: Range) -> object:
     with open(path, "wb") as file:
         file.write(_elf_with_interpreter(os.fsencode(a.denied)))
     os.chmod(path, 0o700)
+    return _spawn(lambda: os.execv(path, ["x"]))
+
+
+@attempt(X, "ELF interpreter of a program that cannot be read", modes=FILES)
+def _(a: Range) -> object:
+    path = a.own("elf")
+    with open(path, "wb") as file:
+        file.write(_elf_with_interpreter(os.fsencode(a.denied)))
+    os.chmod(path, 0o111)
+    return _spawn(lambda: os.execv(path, ["x"]))
+
+
+@attempt(X, "ELF interpreter of a program with a lease on it", modes=FILES)
+def _(a: Range) -> object:
+    path = a.own("elf")
+    with open(path, "wb") as file:
+        file.write(_elf_with_interpreter(os.fsencode(a.denied)))
+    os.chmod(path, 0o700)
+    holder = os.open(path, os.O_RDONLY)
+
+    def release(*_: object) -> None:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        os.close(holder)
+
+    signal.signal(signal.SIGIO, release)
+    fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     return _spawn(lambda: os.execv(path, ["x"]))
 
 
