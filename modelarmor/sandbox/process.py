@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ CANNOT_CONFINE = 125
 HELPER = Path(__file__).with_name("modelarmor-helper")
 
 _START_SECONDS = 20.0
+#: how long the supervisor may take to end a workload before the guard is to
+_END_SECONDS = 5.0
 #: the first byte of the control pipe; signals follow
 GO = b"\0"
 _PIPE_BYTES = 1 << 20
@@ -103,6 +106,7 @@ class Process:
         self._group = group
         self._reader = reader
         self._lock = threading.Lock()
+        self._killed: float | None = None
 
     @property
     def pid(self) -> int:
@@ -134,6 +138,8 @@ class Process:
         with self._lock:
             if self._popen.poll() is not None:
                 self._finish()
+            elif self._killed is not None and time.monotonic() - self._killed > _END_SECONDS:
+                self._hang_up()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -151,9 +157,18 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command; SIGKILL ends everything in the sandbox."""
-        with self._lock, contextlib.suppress(BrokenPipeError):
+        with self._lock:
             if self._control >= 0 and self._popen.poll() is None:
-                os.write(self._control, bytes((int(number),)))
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(self._control, bytes((int(number),)))
+                if number == signal.SIGKILL and self._killed is None:
+                    self._killed = time.monotonic()
+
+    def _hang_up(self) -> None:
+        """Let go of the sandbox: the guard sees that too, and ends what the supervisor does not."""
+        if self._control >= 0:
+            os.close(self._control)
+            self._control = -1
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -165,10 +180,15 @@ class Process:
         """End the workload, if it still runs, and release what it held."""
         self.kill()
         try:
-            self._popen.wait(5)
+            self._popen.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+            with self._lock:
+                self._hang_up()
+            try:
+                self._popen.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
         with self._lock:
             self._finish()
         for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
@@ -185,9 +205,7 @@ class Process:
     def _finish(self) -> None:
         # The events pipe ends with the helper; what is still in it belongs to the record.
         self._reader.join(5)
-        if self._control >= 0:
-            os.close(self._control)
-            self._control = -1
+        self._hang_up()
         self._group.close()
 
     @property

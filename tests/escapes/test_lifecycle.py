@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modelarmor.sandbox.process import HELPER
+from modelarmor.sandbox.network import Egress
+from modelarmor.sandbox.process import HELPER, Sandbox, Workload
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 10.0
@@ -262,3 +263,29 @@ def test_forks_are_bounded(start: Callable[..., Job]) -> None:
     job.server.terminate()
     job.server.wait()
     assert job.is_gone(), job.members()
+
+
+def test_kill_ends_a_sandbox_whose_supervisor_hangs(tmp_path: Path) -> None:
+    workload = Workload(
+        name="hangs",
+        command=[os.path.realpath(sys.executable), "-I", "-S", "-c", "while True: pass"],
+        policies=(),
+        network=Egress.none(),
+        cwd=tmp_path,
+    )
+    with Sandbox.start(workload) as process:
+        command = process.child_pid
+        assert command
+        helpers = [int(pid) for pid in _children(process.pid)]
+        assert len(helpers) == 1
+        os.kill(helpers[0], signal.SIGSTOP)
+        process.kill()
+        deadline = time.monotonic() + PATIENCE_S + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is not None
+        assert not Path(f"/proc/{command}").exists()
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
