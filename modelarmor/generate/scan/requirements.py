@@ -7,13 +7,25 @@ https://pip.pypa.io/en/stable/reference/requirements-file-format/
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from modelarmor.generate.evidence import Severity
 from modelarmor.generate.scan.report import HIJACK, SUPPLY, Report
 
-_MAX_LINES: Final = 5_000
+#: as pip has it, which joins what ends in a backslash unless it is a comment
+_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
 _INDEX: Final = re.compile(r"(--extra-index-url|--index-url|-i|--find-links|-f|--trusted-host)\b")
+#: what may stand there besides; of others, and of what pip takes for an abbreviation, nobody knows
+_OPTIONS: Final[tuple[tuple[re.Pattern[str], Severity], ...]] = (
+    (re.compile(r"--(no-index|only-binary|prefer-binary|require-hashes|hash)(?![\w-])"), "low"),
+    (
+        re.compile(
+            r"--(no-binary|config-settings?|global-option|install-option|pre|use-feature)(?![\w-])"
+        ),
+        "medium",
+    ),
+)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,\s-]*\])?\s*([=<>!~;,].*)?")
 _CHANNELS: Final = frozenset(
     "defaults conda-forge pytorch nvidia main anaconda huggingface intel rapidsai r".split()  # noqa: SIM905
@@ -25,14 +37,25 @@ _PRELOAD: Final = re.compile(
 
 def look_lines(report: Report, text: str, location: str) -> None:
     """Look at a requirements file."""
-    lines = text.replace("\\\n", " ").splitlines()
-    if len(lines) > _MAX_LINES:
-        report.incomplete(location, f"{len(lines)} requirements")
-    for number, line in enumerate(lines[:_MAX_LINES], 1):
-        requirement = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if requirement:
-            _look_line(report, requirement, f"{location}:{number}")
+    for number, requirement in _joined(text):
+        _look_line(report, requirement, f"{location}:{number}")
     report.inspected.add(location)
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """What is asked for, each with the number of its first line (pip's ``req_file.py``)."""
+    first, parts = 0, list[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        first = first if parts else number
+        if line.endswith("\\") and not _COMMENT.match(line):
+            parts.append(line.strip("\\"))
+            continue
+        whole = "".join((*parts, f" {line}" if _COMMENT.match(line) else line))
+        parts.clear()
+        if requirement := _COMMENT.sub("", whole).strip():
+            yield first, requirement
+    if requirement := _COMMENT.sub("", "".join(parts)).strip():
+        yield first, requirement
 
 
 def _look_line(report: Report, text: str, location: str) -> None:
@@ -53,15 +76,7 @@ def _look_line(report: Report, text: str, location: str) -> None:
                    location=location, techniques=SUPPLY,
                    detail=f"{_hide(text)}: installing it runs its code")  # fmt: skip
     elif text.startswith("-"):
-        severity: Any = (
-            "medium"
-            if re.match(
-                r"--(no-binary|config-settings|global-option|"
-                r"install-option|pre|use-feature)",
-                text,
-            )
-            else "low"
-        )
+        severity: Severity = next((grade for known, grade in _OPTIONS if known.match(text)), "high")
         report.add("requirement-option", severity, "An option for pip", location=location,
                    detail=_hide(text), techniques=SUPPLY)  # fmt: skip
     elif re.match(r"[./~]|.*\.(whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)\b|.*[/\\]", text):
@@ -92,8 +107,8 @@ def look_conda(report: Report, value: Any, location: str) -> None:
                        techniques=HIJACK)  # fmt: skip
     for entry in value.get("dependencies") or ():
         if isinstance(entry, Mapping):
-            for line in _texts(entry.get("pip")):
-                _look_line(report, line.strip(), location)
+            for _, line in _joined("\n".join(_texts(entry.get("pip")))):
+                _look_line(report, line, location)
         elif isinstance(entry, str) and ("::" in entry or "/" in entry):
             report.add("conda-channel", "medium", "A package comes from a channel of its own",
                        location=location, detail=_hide(entry), techniques=SUPPLY)  # fmt: skip
@@ -106,8 +121,8 @@ def look_python_env(report: Report, value: Any, location: str) -> None:
         report.incomplete(location, "it is no mapping")
         return
     for name in ("build_dependencies", "dependencies"):
-        for line in _texts(value.get(name)):
-            _look_line(report, line.strip(), location)
+        for _, line in _joined("\n".join(_texts(value.get(name)))):
+            _look_line(report, line, location)
     for name in value.keys() - {"python", "build_dependencies", "dependencies"}:
         report.add("python-env-odd", "medium", "An unknown part of the environment",
                    location=location, detail=str(name)[:200], techniques=HIJACK)  # fmt: skip

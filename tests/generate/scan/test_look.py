@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from modelarmor.generate.evidence import Finding
+from modelarmor.generate.scan import requirements
 from modelarmor.generate.scan.look import Look, look_at_bytes
 from modelarmor.generate.scan.pickles.allowed import grade
+from modelarmor.generate.scan.report import Report
 from tests.generate.scan import benign, malicious
 from tests.generate.scan.malicious import EVIL, SYSTEM, stream
 
@@ -208,6 +210,33 @@ def test_a_pickle_called_like_a_file_of_mlflow_is_found(
         with zipfile.ZipFile(tmp_path / name, "a") as archive:
             archive.writestr("data.pkl", EVIL)
     assert "pickle-executes" in told(findings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        b"a\n" * 6000 + b"--find-links ./wheels", b"--find-\\\nlinks ./wheels",
+        b"--find-\\\r\nlinks ./wheels", b"-\\\n-extra-index-url file:/x", b"--find ./wheels",
+        b"-f./wheels", b"--extra-index=file:/x", b"-rother.txt", b"x\\\n@ file:./a",
+    ],
+)  # fmt: skip
+def test_an_option_is_found_however_pip_would_read_it(hidden: bytes) -> None:
+    report = Report()
+    requirements.look_lines(report, f"scikit-learn\n{hidden.decode()}\n", "requirements.txt")
+    assert [item.severity for item in report.findings.values()] == ["high"]
+    report = Report()
+    listed = {"dependencies": ["pip", {"pip": ["scikit-learn", f"x\n{hidden.decode()}"]}]}
+    requirements.look_conda(report, listed, "conda.yaml")
+    assert "high" in {item.severity for item in report.findings.values()}
+
+
+@pytest.mark.parametrize(
+    "plain", ["x==1 # a comment", "# -i http://x \\\nx", "x \\\n--hash=sha256:00", "--no-index"]
+)
+def test_requirements_that_name_no_other_place_are_not_grave(plain: str) -> None:
+    report = Report()
+    requirements.look_lines(report, plain, "requirements.txt")
+    assert not {"critical", "high"} & {item.severity for item in report.findings.values()}
 
 
 @pytest.mark.parametrize(
