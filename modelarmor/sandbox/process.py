@@ -38,6 +38,8 @@ _START_SECONDS = 20.0
 _END_SECONDS = 5.0
 #: the first byte of the control pipe; signals follow
 GO = b"\0"
+#: before the name of a variable that the helper is not to heed itself; it takes that off again
+_HELD = "MODELARMOR_HELD_"
 _PIPE_BYTES = 1 << 20
 _UNRESTRICTED = Egress.unrestricted()
 
@@ -275,7 +277,7 @@ class Sandbox:
         popen, control, events, table = _launch(
             command,
             cwd=workload.cwd,
-            env=env,
+            env={_held(name): value for name, value in env.items()},
             pass_fds=pass_fds,
             stdin=stdin,
             stdout=stdout,
@@ -354,6 +356,15 @@ def _launch(
         os.close(control_read)
         os.close(events_write)
     return popen, control, events, plan
+
+
+def _held(name: str) -> str:
+    """What the helper is given a variable as.
+
+    Those of the dynamic loader (ld.so(8)) would have it load what the workload may have written,
+    before anything is confined: an empty entry of ``LD_LIBRARY_PATH`` is the working directory.
+    """
+    return _HELD + name if name.startswith("LD_") or name == "GLIBC_TUNABLES" else name
 
 
 def _limits(workload: Workload, group: cgroup.ControlGroup) -> list[tuple[str | int, ...]]:

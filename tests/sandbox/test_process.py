@@ -670,3 +670,29 @@ def test_closing_does_not_mind_what_was_written_and_never_read() -> None:
     process.stdin.write(b"still in the buffer")
     process.close()
     assert process.stdin.closed
+
+
+def test_what_the_loader_is_told_is_the_workloads_business_alone(tmp_path: Path) -> None:
+    """The helper is not confined yet when its loader looks for libraries in the workspace."""
+    source = tmp_path / "library.c"
+    source.write_text(
+        "#include <fcntl.h>\n#include <unistd.h>\n"
+        "__attribute__((constructor)) static void loaded(void) {\n"
+        f'    int fd = open("{tmp_path}/outside", O_CREAT | O_WRONLY, 0600);\n'
+        "    if (fd >= 0) close(fd);\n"
+        "}\n"
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    compiler = os.environ.get("CC", "cc")
+    library = work / "library.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    rules = policy(
+        "  file:\n    matchDirectories:\n"
+        f"    - {{dir: {tmp_path}/, recursive: true, readOnly: true}}\n  action: Block\n"
+    )
+    env = {"PATH": "/usr/bin:/bin", "LD_PRELOAD": "./library.so", "LD_LIBRARY_PATH": ":"}
+    outcome = confined(["sh", "-c", "echo $LD_PRELOAD $LD_LIBRARY_PATH"], rules, cwd=work, env=env)
+    assert outcome.output == "./library.so :\n"
+    assert not (tmp_path / "outside").exists()
+    assert f"{tmp_path}/outside" in {alert.Resource for alert in outcome.alerts}

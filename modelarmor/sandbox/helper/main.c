@@ -76,6 +76,14 @@ static bool outside_is_out_of_reach(pid_t outside) {
 
 /* ---- the child ----------------------------------------------------------------------------- */
 
+/* Variables that the loader was not to heed when this program was started, but is to now. */
+static void give_environment_back(void) {
+	static const char held[] = "MODELARMOR_HELD_"; /* process.py */
+	for (char **entry = environ; *entry; entry++)
+		if (!strncmp(*entry, held, sizeof held - 1))
+			*entry += sizeof held - 1;
+}
+
 static _Noreturn void become(char **argv) {
 	setpgid(0, group); /* not the supervisor's, which may not read from the terminal */
 	bool good = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
@@ -91,6 +99,7 @@ static _Noreturn void become(char **argv) {
 		_exit(EXIT_CANNOT_CONFINE);
 	}
 	shared->listener = listener;
+	give_environment_back();
 	execvp(argv[0], argv);
 	shared->error = errno;
 	shared->failed = errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXEC;
