@@ -118,6 +118,7 @@ def test_an_address_counts_as_what_the_kernel_contacts(spelling: str, address: s
         "172.31.255.255",
         "192.168.0.1",
         "fe80::1",
+        "fec0::2",
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::1",
         "224.0.0.1",
