@@ -480,3 +480,20 @@ print(os.waitpid(writer, 0)[1], open(WORK + '/leased').read(), flush=True)
         timeout=180,
     )
     assert text == "True True\n(0, 0)\n0 written\n"
+
+
+def test_long_names_leave_the_alert_what_it_says(run: Run) -> None:
+    """Each byte of them is six characters of the event, for which there has to be room."""
+    text, recorder = run("""
+import shutil, subprocess
+deep = WORK + ('/' + 'é' * 120) * 6
+os.makedirs(deep)
+shutil.copy('/usr/bin/cat', deep + '/cat')
+told = [deep + '/cat', deep + '/x.key', 'é' * 500]
+open(deep + '/x', 'w').close()
+print(subprocess.run(told, cwd=deep, stderr=subprocess.DEVNULL).returncode, flush=True)
+""")
+    assert text == "1\n"
+    alerts = [alert for _, alert in recorder.after(0, 10).alerts]
+    assert [alert.Resource[-6:] for alert in alerts] == ["/x.key"]
+    assert recorder.counts.suppressed == 0

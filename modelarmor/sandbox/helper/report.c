@@ -69,8 +69,9 @@ static bool put(const char *line, size_t length) {
 	return true;
 }
 
+/* Room for the longest event: 6656 bytes of strings (report_event), each up to six characters. */
 struct text {
-	char data[24576];
+	char data[40960];
 	size_t n;
 };
 
