@@ -368,7 +368,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                     doubts.append(doubt)
         if arguments.earlier is not None:
             with _either(arguments) as lines, arguments.earlier.open(encoding="utf-8") as before:
-                records.compare(lines, records.loads(before))
+                records.compare(lines, records.load(before))
     except records.ChainError as error:
         print(f"the record was tampered with: {error}")
         return 1
@@ -387,7 +387,7 @@ def _either(arguments: argparse.Namespace) -> Iterator[Iterator[records.Record]]
             yield lines
     else:
         with arguments.file.open(encoding="utf-8") as stream:
-            yield records.loads(stream)
+            yield records.load(stream)
 
 
 @contextmanager

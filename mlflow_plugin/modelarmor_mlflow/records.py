@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
@@ -174,14 +174,14 @@ def dumps(record: Record) -> str:
     return json.dumps({**asdict(record), "hash": record.hash}, sort_keys=True)
 
 
-def loads(lines: Iterable[str]) -> Iterator[Record]:
+def load(stream: TextIO) -> Iterator[Record]:
     """The records of an exported file, oldest first.
 
     Raises:
         ChainError: a line is not as it was written.
     """
     expected: tuple[int, str] = (0, "")
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE + 1), ""), 1):
         if len(line) > _MAX_LINE:
             raise ChainError(f"line {number} is longer than {_MAX_LINE} characters")
         try:

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.server import constants, handlers
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from modelarmor_mlflow import deciding, names, registry, settings, store
+from modelarmor_mlflow import deciding, names, records, registry, settings, store
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
@@ -147,7 +147,7 @@ def test_tags_changed_in_the_database(spoiled, key, value):
 
 def test_approval_made_up_in_the_database(original, spoiled, tmp_path, capsys):
     """A record can be copied and chained by anybody; its signature cannot."""
-    from modelarmor_mlflow import records, statements, tables
+    from modelarmor_mlflow import statements, tables
 
     mallory = Reviewer(tmp_path / "mallory", "mallory")
     told = deciding._statement(mallory.wanted(reviewer="ada"), original.case.subject, "")
@@ -299,3 +299,13 @@ def test_large_registry_is_queued_and_reported_on_in_few_transactions(tmp_path, 
     ]  # fmt: skip
     assert "1000 versions looked at, 1000 queued" in told
     assert len(begun) < 40
+
+
+def test_an_exported_line_without_an_end_is_not_read_to_its_end():
+    class Endless:
+        def readline(self, size=-1):
+            assert size >= 0, "all of it was asked for"
+            return "a" * size
+
+    with pytest.raises(records.ChainError, match="longer than"):
+        next(records.load(Endless()))
