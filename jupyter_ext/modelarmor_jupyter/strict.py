@@ -2,7 +2,7 @@
 
 One line turns it on, on the command line or in any of Jupyter's configuration files::
 
-    jupyter lab --config="$(python -m modelarmor_jupyter.strict)"
+    jupyter lab --config="$(python -P -m modelarmor_jupyter.strict)"
     c.ServerApp.kernel_spec_manager_class = "modelarmor_jupyter.specs.StrictKernelSpecManager"
 
 It is a name and no import, since Jupyter reports an error in a configuration file and goes on:
