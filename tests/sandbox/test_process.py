@@ -519,6 +519,36 @@ def test_what_an_older_landlock_lacks_is_supervised(older_landlock: int) -> None
     assert len(outcome.alerts) == 8
 
 
+def test_a_descriptor_signals_nobody_outside_of_an_older_landlock(older_landlock: int) -> None:
+    with subprocess.Popen(["sleep", "600"]) as outside:
+        try:
+            outcome = confined(
+                python(f"""
+                import fcntl, os, signal, struct
+                reader, writer = os.pipe()
+                pid = struct.pack("i", {outside.pid})
+                for attempt in (
+                    lambda: fcntl.fcntl(reader, fcntl.F_SETOWN, {outside.pid}),
+                    lambda: fcntl.fcntl(reader, 15, struct.pack("i", 1) + pid),  # F_SETOWN_EX
+                    lambda: fcntl.ioctl(reader, 0x8901, pid),  # FIOSETOWN
+                    lambda: fcntl.ioctl(reader, 0x8902, pid),  # SIOCSPGRP
+                ):
+                    try:
+                        attempt()
+                        print("passed")
+                    except PermissionError:
+                        print("refused")
+                fcntl.fcntl(reader, 10, signal.SIGKILL)  # F_SETSIG
+                fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC)
+                os.write(writer, b"x")
+                """)
+            )
+            assert outside.poll() is None
+        finally:
+            outside.kill()
+    assert outcome.output.split() == ["refused"] * 4, outcome.output
+
+
 def test_a_fork_bomb_and_a_daemon_end_without_scoped_signals(older_landlock: int) -> None:
     marker = f"marker-{os.getpid()}-{older_landlock}"
     outcome = confined(

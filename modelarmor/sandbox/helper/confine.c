@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 
 struct ruleset_attr {
 	uint64_t fs, net, scoped;
@@ -253,6 +254,23 @@ static void when_bits(struct program *p, const char *name, int arg, uint32_t mas
 	LOAD(p, nr);
 }
 
+/* call(… args[i] …): ``action`` where it is ``value``, whatever else is said of the call otherwise. */
+static void when_value(struct program *p, int nr, int arg, uint32_t value, uint32_t action) {
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 4);
+	LOAD_ARG(p, arg);
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
+	GIVE(p, action);
+	LOAD(p, nr);
+}
+
+/* Without scoped signals: whom a descriptor's signals go to, by any number (F_SETSIG). */
+static void refuse_owners(struct program *p) {
+	when_value(p, SYS_fcntl, 1, F_SETOWN, FAIL(EPERM));
+	when_value(p, SYS_fcntl, 1, F_SETOWN_EX, FAIL(EPERM));
+	when_value(p, SYS_ioctl, 1, FIOSETOWN, FAIL(EPERM));
+	when_value(p, SYS_ioctl, 1, SIOCSPGRP, FAIL(EPERM));
+}
+
 /* open and openat are trapped by what they ask for: the flags are a register, so this part of the
  * decision cannot be raced. O_PATH grants no access to content and passes. */
 static void opens(struct program *p, const struct plan *plan, const char *name, int arg) {
@@ -340,6 +358,8 @@ static void build(struct program *p, const struct plan *plan) {
 		if (target >= 0)
 			LOAD(p, nr);
 	}
+	if (!(plan->scoped & SCOPE_SIGNALS))
+		refuse_owners(p);
 	for (int i = 0; i < plan->n_presets; i++) /* mmap(… PROT_EXEC, MAP_ANONYMOUS …), all registers */
 		if (plan->presets[i].preset == PRESET_ANON_EXEC) {
 			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_mmap, 0, 6);
