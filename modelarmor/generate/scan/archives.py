@@ -46,7 +46,7 @@ def look_zip(
         severity, title = _PROBLEMS[rule]
         report.add(rule, severity, title, location=location, detail=sentence, techniques=EVADE)
     if not directory.complete:
-        report.incomplete(location, "not every member could be found", "high")
+        report.incomplete(location, "not every member could be found")
     for entry in directory.entries:
         budget.tick()
         where = f"{location}!{entry.name}"
@@ -98,7 +98,7 @@ def _not_unpacked(report: Report, location: str, error: spool.Unpackable) -> Non
     if isinstance(error, spool.Bomb):
         report.add("decompression-bomb", "high", "It grows enormously when unpacked",
                    location=location, detail=str(error), techniques=EXHAUST)  # fmt: skip
-    report.incomplete(location, str(error), "high")
+    report.incomplete(location, str(error))
 
 
 def look_compressed(
@@ -140,7 +140,7 @@ def look_tar(report: Report, data: Data, location: str, budget: Budget, look: Lo
             for count, member in enumerate(archive):
                 budget.tick()
                 if count > zips.MAX_ENTRIES:
-                    report.incomplete(location, "a tar archive of too many members", "high")
+                    report.incomplete(location, "a tar archive of too many members")
                     return
                 vars(archive)["members"] = []  # it keeps each one
                 _look_member(report, data, member, location, look)

@@ -110,21 +110,21 @@ class Look:
             try:
                 self._file(entry)
             except OutOfTime as error:
-                self.report.incomplete(entry.path, str(error), "high")
+                self.report.incomplete(entry.path, str(error))
                 if "look's" in str(error):
                     self._give_up(entries[number + 1 :])
                     return
             except (
                 Exception
             ) as error:  # whatever a file does to a reader, the others get their turn
-                self.report.incomplete(entry.path, f"it made the look fail: {error!r}", "high")
+                self.report.incomplete(entry.path, f"it made the look fail: {error!r}")
         for file, count in self.report.overflowed.items():
-            self.report.incomplete(file, f"{count} findings, of which some are left out", "high")
+            self.report.incomplete(file, f"{count} findings, of which some are left out")
 
     def _give_up(self, rest: list[Entry]) -> None:
         self.whole = False
         for entry in rest[:1000]:
-            self.report.incomplete(entry.path, "the look's time was over", "high")
+            self.report.incomplete(entry.path, "the look's time was over")
 
     def _file(self, entry: Entry) -> None:
         self._budget.begin_file(entry.size)
@@ -191,7 +191,7 @@ class Look:
         """
         self._budget.tick()
         if depth > _MAX_DEPTH:
-            self.report.incomplete(location, f"archives nested more than {_MAX_DEPTH} deep", "high")
+            self.report.incomplete(location, f"archives nested more than {_MAX_DEPTH} deep")
             return
         kind = formats.format_of(data, name)
         base = kind.partition("+")[0]

@@ -166,7 +166,7 @@ def look_beside(report: Report, path: str, content: bytes) -> bool:
         return False
     if len(content) > _MAX_BYTES:
         # what matters may stand behind any length of blanks
-        report.incomplete(path, f"it has more than {_MAX_BYTES} bytes", "high")
+        report.incomplete(path, f"it has more than {_MAX_BYTES} bytes")
         return True
     text = content.decode("utf-8", "replace")
     if name == "pickle_module_info.txt":

@@ -76,11 +76,14 @@ class Report:
         most = 4 * PER_FILE if severity in ("critical", "high") else PER_FILE
         return self._rooms[file, severity] <= most and self._rooms["", severity] <= TOTAL
 
-    def incomplete(self, location: str, why: str, severity: Severity = "medium") -> None:
-        """Note that something was not looked into, or not to its end: no pass."""
+    def incomplete(self, location: str, why: str) -> None:
+        """Note that something was not looked into, or not to its end: no pass.
+
+        As grave as what could be there: hiding must not be cheaper than what is hidden.
+        """
         self.add(
             "not-inspected",
-            severity,
+            "high",
             "Not looked into, or not to its end",
             location=location,
             detail=why,

@@ -65,7 +65,7 @@ def _look_targets(report: Report, text: str, location: str) -> None:
     for found in _TARGET.finditer(text):
         targets[found[1]] = None
         if len(targets) > _MAX_TARGETS:
-            report.incomplete(location, f"it names more than {_MAX_TARGETS} targets", "high")
+            report.incomplete(location, f"it names more than {_MAX_TARGETS} targets")
             break
     for path in targets:
         _look_target(report, path, location)

@@ -66,7 +66,7 @@ def look(
         main = first
     following = _following(data, main, tick)
     if len(following) == _MAX_STREAMS:
-        report.incomplete(location, f"more than {_MAX_STREAMS} pickles, one behind another", "high")
+        report.incomplete(location, f"more than {_MAX_STREAMS} pickles, one behind another")
     readings += following
     for reading in readings:
         _tell(report, reading, location, torch=torch, script=script)
@@ -79,10 +79,10 @@ def look(
     _end(report, data, location, main, readings)
     for reading in readings:
         if len(reading.nested) > _MAX_NESTED:
-            report.incomplete(location, f"more than {_MAX_NESTED} pickles within it", "high")
+            report.incomplete(location, f"more than {_MAX_NESTED} pickles within it")
         for stretch in reading.nested[:_MAX_NESTED]:
             if depth > 8:
-                report.incomplete(location, "pickles within pickles, more than 8 deep", "high")
+                report.incomplete(location, "pickles within pickles, more than 8 deep")
                 break
             within = Part(data, stretch.offset, stretch.size)
             look(report, within, f"{location}:{stretch.offset}", expected=True, tick=tick,
@@ -123,7 +123,7 @@ def _following(data: Data, before: Reading, tick: Callable[[], None]) -> list[Re
 def _end(report: Report, data: Data, location: str, main: Reading, readings: list[Reading]) -> None:
     """How it ended, where that is worth a word."""
     if main.how == "limit":
-        report.incomplete(f"{location}:{main.end}", main.note, "high")
+        report.incomplete(f"{location}:{main.end}", main.note)
     elif main.how in ("truncated", "invalid"):
         report.add(
             "pickle-broken", "medium", "A pickle does not end as one should", location=location,
