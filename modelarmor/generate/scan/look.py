@@ -314,14 +314,14 @@ class Look:
         elif name.endswith((".pb", ".model", ".spm", ".pbtxt")):
             self._protobuf(data, location)
         else:
-            report.incomplete(location, "no reader knows what it is")
+            report.incomplete(location, "no reader knows what it is", "medium")
 
     def _protobuf(self, data: Data, location: str) -> None:
         try:
             for _ in wire.fields(data, self._budget.tick):
                 pass
         except wire.WireError as error:
-            self.report.incomplete(location, f"no reader knows what it is: {error}")
+            self.report.incomplete(location, f"no reader knows what it is: {error}", "medium")
             return
         tensorflow.look_graph(self.report, data, location, self._budget)
         keras.look_within(self.report, data, location, self._budget)

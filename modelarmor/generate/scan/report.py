@@ -76,14 +76,15 @@ class Report:
         most = 4 * PER_FILE if severity in ("critical", "high") else PER_FILE
         return self._rooms[file, severity] <= most and self._rooms["", severity] <= TOTAL
 
-    def incomplete(self, location: str, why: str) -> None:
+    def incomplete(self, location: str, why: str, severity: Severity = "high") -> None:
         """Note that something was not looked into, or not to its end: no pass.
 
-        As grave as what could be there: hiding must not be cheaper than what is hidden.
+        As grave as what could be there: hiding must not be cheaper than what is hidden. What no
+        reader knows is less: nothing that we know of loads it.
         """
         self.add(
             "not-inspected",
-            "high",
+            severity,
             "Not looked into, or not to its end",
             location=location,
             detail=why,
