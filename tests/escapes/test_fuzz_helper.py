@@ -266,7 +266,7 @@ _POLICIES = st.builds(
     Policy, kind=st.just("KubeArmorPolicy"), name=st.sampled_from(("one", "two")),
     process=st.lists(_path_rules(True), max_size=4).map(tuple),
     file=st.lists(_path_rules(False), max_size=4).map(tuple),
-    network=st.lists(_PROTOCOL_RULES, max_size=3).map(tuple),
+    network=st.lists(st.one_of(_PROTOCOL_RULES, _DNS_RULES), max_size=3).map(tuple),
     capabilities=st.lists(_CAPABILITY_RULES, max_size=2).map(tuple),
 )  # fmt: skip
 _CALLERS = {"source": st.sampled_from(("/a/sh", "/c", "/a/b")),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from modelarmor import _yaml
 from modelarmor_mlflow.serving.confined.modelarmor_guard import (
     Column,
     GuardError,
@@ -37,7 +38,7 @@ def from_signature(model: Path) -> Limits:
     Raises:
         GuardError: the file cannot be read.
     """
-    body = _yaml(model / "MLmodel")
+    body = _loaded(model / "MLmodel")
     signature = body.get("signature") if isinstance(body, Mapping) else None
     inputs = signature.get("inputs") if isinstance(signature, Mapping) else None
     if not inputs:
@@ -57,8 +58,9 @@ def read(file: Path) -> Limits:
     Raises:
         GuardError: it is none; says where.
     """
+    body = _loaded(file)
     try:
-        return Limits.from_json(_yaml(file))
+        return Limits.from_json(body)
     except GuardError as error:
         raise GuardError(f"{file}: {error}") from None
 
@@ -124,17 +126,14 @@ def _near(rows: Sequence[Row], columns: Sequence[Column]) -> float | None:
     return float(f"{near:.3g}") if near < math.inf else None
 
 
-def _yaml(file: Path) -> Any:
+def _loaded(file: Path) -> Any:
     try:
         with file.open("rb") as source:
-            text = source.read(_MAX_FILE + 1)
-        if len(text) > _MAX_FILE:
-            raise GuardError(f"{file}: more than {_MAX_FILE} bytes")
-        return yaml.safe_load(text)
+            return _yaml.loads(source.read(_MAX_FILE + 1), _MAX_FILE)
     except OSError as error:
         raise GuardError(f"{file}: {error.strerror}") from None
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise GuardError(f"{file} is no YAML: {error}") from None
+    except ValueError as error:
+        raise GuardError(f"{file}: {error}") from None
 
 
 def _column(entry: Any) -> Column:

@@ -330,7 +330,7 @@ def test_a_model_without_a_signature_has_no_limits_on_its_columns(tmp_path: Path
         ("columns: [{nam: x}]", "no 'nam'"),
         ("columns: [{shape: [a]}]", "whole numbers"),
         ("columns: [{minimum: low}]", "a number"),
-        ("[", "no YAML"),
+        ("[", "not plain YAML"),
         ("- 1", "mapping"),
     ],
 )
