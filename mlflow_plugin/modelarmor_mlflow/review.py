@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from modelarmor.generate.evidence import SEVERITIES, Finding, Severity
@@ -171,8 +172,12 @@ def check_submission(statement: Statement, settings: Settings, now: float) -> No
         if expires > longest:
             raise StatementError(
                 f"{what} holds longer than the {settings.approval_days} days that this registry"
-                " allows"
+                f" allows; end it by {_day(statement.time, settings.approval_days)} (--expires DATE)"
             )
+
+
+def _day(start: int, days: int) -> str:
+    return datetime.fromtimestamp(start + days * 86400, UTC).strftime("%Y-%m-%d")
 
 
 def _is_about(statement: Statement, subject: Subject) -> bool:
