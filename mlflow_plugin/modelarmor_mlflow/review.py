@@ -172,12 +172,12 @@ def check_submission(statement: Statement, settings: Settings, now: float) -> No
         if expires > longest:
             raise StatementError(
                 f"{what} holds longer than the {settings.approval_days} days that this registry"
-                f" allows; end it by {_day(statement.time, settings.approval_days)} (--expires DATE)"
+                f" allows; say that it ends by {_day(longest)} (--expires)"
             )
 
 
-def _day(start: int, days: int) -> str:
-    return datetime.fromtimestamp(start + days * 86400, UTC).strftime("%Y-%m-%d")
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _is_about(statement: Statement, subject: Subject) -> bool:
