@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import sys
 import tempfile
 from functools import cache
@@ -116,6 +117,7 @@ class Container:
         self._podman, self._name = podman, name
         self._waiting = podman.begin("wait", name)
         self._code: int | None = None
+        self._lock = threading.Lock()  # the kubelet waits on a thread, and polls on another
 
     def poll(self) -> int | None:
         """Its exit status, once it has ended."""
@@ -123,10 +125,11 @@ class Container:
 
     def wait(self) -> int:
         """Wait for its exit status."""
-        if self._code is None:
-            said, _ = self._waiting.communicate()
-            self._code = int(said.strip() or 137)
-        return self._code
+        with self._lock:
+            if self._code is None:
+                said, _ = self._waiting.communicate()
+                self._code = int(said.strip() or 137)
+            return self._code
 
     def terminate(self) -> None:
         """Ask it to end."""
