@@ -13,9 +13,9 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
