@@ -136,6 +136,7 @@ def test_reviewer_rejects_then_approves_and_the_version_is_promoted(
         server.client.set_registered_model_alias(name, "champion", "1")
         assert aliases(server, name) == {"champion": "1"}
         page.get_by_role("link", name="Record", exact=True).click()
+        page.wait_for_selector("ol.trail > li")  # it does not wait for more than one itself
         trail = page.locator("ol.trail > li").all_inner_texts()
         kinds = [text.split()[0] for text in trail]
         assert kinds == ["promoted", "approve", "reject", "generated"]
