@@ -1,6 +1,7 @@
 """A version's files: where they are, the same bytes as a private copy, and their digest.
 
-The evidence lies beside the model, as ``modelarmor/evidence.json``. It is no part of the model
+The evidence lies beside the model, in ``modelarmor/``, under a name with its digest: a copy of a
+version has its files, and not always its evidence. It is no part of the model
 (`modelarmor.generate.artifact.own`): the digest leaves it out, and so does every copy that is made
 here, so nothing can hide from the digest under that name and still be loaded.
 """
@@ -12,18 +13,15 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from modelarmor.generate.artifact import inspect, own
-from modelarmor.generate.artifact.data import FileData
-from modelarmor.generate.evidence import MAX_BYTES
+from modelarmor.generate.evidence import MAX_BYTES, Evidence
 
-EVIDENCE: Final = own.EVIDENCE
-_OURS: Final = (own.META, own.EVIDENCE, own.APPROVAL)
 _MAX_FILES = 200_000
 _CHUNK = 1 << 20
 
@@ -127,21 +125,23 @@ def digest_of(directory: Path) -> str:
     return found.digest
 
 
-def attach(location: str, text: str) -> None:
+def attach(location: str, evidence: Evidence) -> None:
     """Put evidence beside a version's files; writing it again changes nothing.
 
     Raises:
         ArtifactError: the server cannot write there.
     """
-    place = locate(location)
-    with tempfile.TemporaryDirectory(prefix="modelarmor-registry-") as scratch:
-        file = Path(scratch, PurePosixPath(EVIDENCE).name)
-        file.write_text(text, encoding="utf-8")
-        folder = PurePosixPath(place.path, EVIDENCE).parent
-        try:
-            place.repository.log_artifact(str(file), str(folder))
-        except Exception as error:  # each kind of storage has errors of its own
-            raise ArtifactError(f"{location}: the evidence cannot be written: {error}") from error
+    place, data = locate(location), evidence.dumps().encode()
+    name = PurePosixPath(place.path, own.evidence(evidence.digest))
+    try:
+        if place.local is not None and _link(Path(place.repository.artifact_dir, name), data):
+            return
+        with tempfile.TemporaryDirectory(prefix="modelarmor-registry-") as scratch:
+            file = Path(scratch, name.name)
+            file.write_bytes(data)
+            place.repository.log_artifact(str(file), str(name.parent))
+    except Exception as error:  # each kind of storage has errors of its own
+        raise ArtifactError(f"{location}: the evidence cannot be written: {error}") from error
 
 
 def read_evidence(location: str, digest: str) -> str:
@@ -151,7 +151,7 @@ def read_evidence(location: str, digest: str) -> str:
         ArtifactError: it is missing, too large, or not the one with this digest.
     """
     place = locate(location)
-    name = str(PurePosixPath(place.path, EVIDENCE))
+    name = str(PurePosixPath(place.path, own.evidence(digest)))
     _check_evidence(place, name)
     with tempfile.TemporaryDirectory(prefix="modelarmor-registry-") as scratch:
         try:
@@ -162,6 +162,33 @@ def read_evidence(location: str, digest: str) -> str:
     if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(f"{location}: the evidence was changed")
     return data.decode()
+
+
+def _link(file: Path, data: bytes) -> bool:
+    """Make a file that is there whole or not at all, whenever this process is killed.
+
+    Half of it would be none of ours, but a file of the model.
+
+    Returns:
+        False where the file system cannot do that, or has something else there.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            made = os.open(file.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        except OSError:  # a network's file system, mostly
+            return False
+        stream = stack.enter_context(os.fdopen(made, "wb"))
+        stream.write(data)
+        stream.flush()
+        os.fsync(made)
+        folder = os.open(file.parent, os.O_DIRECTORY)
+        stack.callback(os.close, folder)
+        try:
+            os.link(f"/proc/self/fd/{made}", file.name, dst_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            return file.is_file() and file.read_bytes() == data
+    return True
 
 
 def _check_evidence(place: Place, name: str) -> None:
@@ -227,18 +254,7 @@ def _copy(source: Path, target: Path, limit: int) -> None:
                 if left < 0:
                     raise ArtifactError(f"{source}: is larger than {limit} bytes")
                 writer.write(data)
-    _remove_ours(target)
-
-
-def _remove_ours(root: Path) -> None:
-    """Take out what lies beside a model, so that every byte that is left is in the digest."""
-    for name in _OURS:
-        file = root / name
-        if file.is_file():
-            with FileData(str(file)) as data:
-                excluded = own.judge(name, data).excluded
-            if excluded:
-                file.unlink()
+    own.remove(target)
 
 
 def _opened(file: Path) -> Any:

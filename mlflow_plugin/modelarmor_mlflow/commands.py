@@ -170,8 +170,8 @@ def _add_decision(
                             help="approve the same bytes as another registered model too, as for a"
                             " copy or a rename; may be repeated")  # fmt: skip
         parser.add_argument("--expires", type=_day, metavar="DATE",
-                            help="until when it holds (default:"
-                            f" {statements.DAYS} days)")  # fmt: skip
+                            help=f"until when it holds (default: {statements.DAYS} days, or what"
+                            " the registry allows where that is less)")  # fmt: skip
         parser.add_argument("--against", metavar="MODEL",
                             help="show what differs from this version")  # fmt: skip
     parser.add_argument("--key", type=Path, metavar="FILE",

@@ -30,6 +30,7 @@ _PREPARED: Final = 3600
 _SKEW: Final = 300
 #: what `names.STATE` says of a version whose policy is to come (`jobs.QUEUED`, `jobs.RUNNING`)
 _PENDING: Final = ("queued", "running")
+_MADE_ANEW: Final = f"set the tag {names.REQUEST} to {names.GENERATE!r} to have it made anew"
 
 
 class NothingToReviewError(ValueError):
@@ -73,13 +74,23 @@ def waiver(text: str) -> Waiver:
     return Waiver(finding=finding.strip().lower(), reason=reason.strip(), expires=expires)
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the registry offers for a decision on one version."""
+
+    subject: Subject
+    #: the statement before; empty: there is none
+    previous: str
+    #: how long an approval holds that says nothing else, in days
+    days: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One version that waits for a decision."""
 
     client: Any
-    subject: Subject
-    previous: str
+    offer: Offer
     evidence: Evidence
 
     @classmethod
@@ -99,20 +110,20 @@ class Case:
 
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         version = find_version(client, uri)
-        subject, previous = subject_of(version)
-        return cls(
-            client=client,
-            subject=subject,
-            previous=previous,
-            evidence=evidence_of(client, version, subject),
-        )
+        offer = offer_of(version)
+        return cls(client=client, offer=offer, evidence=evidence_of(client, version, offer.subject))
+
+    @property
+    def subject(self) -> Subject:
+        """What the decision is about."""
+        return self.offer.subject
 
     def text(self, against: str | None = None, *, colour: bool = False) -> str:
         """The review, for a terminal, with what a decision is about."""
         earlier = None
         if against is not None:
             version = find_version(self.client, against)
-            earlier = evidence_of(self.client, version, subject_of(version)[0])
+            earlier = evidence_of(self.client, version, offer_of(version).subject)
         told = self.subject
         return (
             f"{told.uri} (workspace {told.workspace}, registry {told.registry})\n"
@@ -137,9 +148,9 @@ class Case:
         """
         from mlflow.exceptions import MlflowException
 
-        subject, previous = self.subject, self.previous
+        offer, subject = self.offer, self.subject
         for attempt in range(_TRIES):
-            text = statements.sign(_statement(wanted, subject, previous), signer)
+            text = statements.sign(statement_of(wanted, offer), signer)
             try:
                 self.client.set_model_version_tag(
                     subject.model, str(subject.version), names.SUBMIT, text
@@ -149,23 +160,24 @@ class Case:
                 # Another reviewer was quicker, about the same bytes: sign after that one.
                 if error.error_code != "RESOURCE_CONFLICT" or attempt + 1 == _TRIES:
                     raise
-                now, latest = subject_of(find_version(self.client, subject.uri))
-                if now != subject:
+                latest = offer_of(find_version(self.client, subject.uri))
+                if latest.subject != subject:
                     raise NothingToReviewError(
                         f"{subject.uri} has changed since it was shown; review it again"
                     ) from None
-                if latest == previous:
+                if latest.previous == offer.previous:
                     raise
-                previous = latest
+                offer = latest
         raise AssertionError("unreachable")
 
 
-def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
+def statement_of(wanted: Wanted, offer: Offer) -> Statement:
+    """What a reviewer signs."""
     now = int(time.time())
-    end = int(wanted.expires.timestamp()) if wanted.expires else now + statements.DAYS * 86400
+    end = int(wanted.expires.timestamp()) if wanted.expires else now + offer.days * 86400
     return Statement(
         decision=wanted.decision,
-        subject=subject,
+        subject=offer.subject,
         reviewer=wanted.reviewer,
         reason=wanted.reason,
         time=now,
@@ -175,7 +187,7 @@ def _statement(wanted: Wanted, subject: Subject, previous: str) -> Statement:
             item if item.expires else Waiver(finding=item.finding, reason=item.reason, expires=end)
             for item in wanted.waivers
         ),
-        previous=previous,
+        previous=offer.previous,
     )
 
 
@@ -245,8 +257,8 @@ def find_version(client: Any, uri: str) -> Any:
     return client.get_model_version(name, version)
 
 
-def subject_of(version: Any) -> tuple[Subject, str]:
-    """What a decision on a version is about, and the statement before it.
+def offer_of(version: Any) -> Offer:
+    """What a decision on a version is about, and what comes with it.
 
     Raises:
         StillGeneratingError: its policy is being made.
@@ -268,7 +280,10 @@ def subject_of(version: Any) -> tuple[Subject, str]:
         )
     try:
         told = dict(json.loads(version.tags[names.SUBJECT]))
-        previous = told.pop("previous", "")
+        previous = str(told.pop("previous", ""))
+        longest = told.pop("approval_days", statements.DAYS)
+        if not isinstance(longest, int) or longest < 1:
+            raise ValueError("approval_days should be a number of days")
         subject = Subject.from_json(told)
     except (ValueError, TypeError, RecursionError) as error:
         raise NothingToReviewError(
@@ -276,7 +291,7 @@ def subject_of(version: Any) -> tuple[Subject, str]:
         ) from None
     if (subject.model, str(subject.version)) != (version.name, str(version.version)):
         raise NothingToReviewError(f"{uri}: its tags are another version's, {subject.uri}")
-    return subject, previous
+    return Offer(subject, previous, min(statements.DAYS, longest))
 
 
 def evidence_of(client: Any, version: Any, subject: Subject) -> Evidence:
@@ -293,8 +308,8 @@ def evidence_of(client: Any, version: Any, subject: Subject) -> Evidence:
         evidence = Evidence.loads(_download(repository, Path(scratch, "evidence.json"), subject))
     if evidence.digest != subject.evidence:
         raise NothingToReviewError(
-            f"{subject.uri}: the evidence beside the model is not what the registry recorded; set"
-            f" the tag {names.REQUEST} to {names.GENERATE!r} to have it made anew"
+            f"{subject.uri}: the evidence beside the model is not what the registry recorded;"
+            f" {_MADE_ANEW}"
         )
     if (evidence.artifact.digest, evidence.policy_digest) != (subject.artifact, subject.policy):
         raise NothingToReviewError(
@@ -315,12 +330,12 @@ def _download(repository: Any, target: Path, subject: Subject) -> bytes:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))  # each kind of storage writes itself
     try:
         # Not `download_artifacts`, which takes whole directories.
-        repository._download_file(own.EVIDENCE, str(target))
-    except OSError as error:
-        if error.errno == errno.EFBIG:
+        repository._download_file(own.evidence(subject.evidence), str(target))
+    except Exception as error:  # each kind of storage has errors of its own
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
             raise refusal from None
         raise NothingToReviewError(
-            f"{subject.uri}: the evidence beside the model cannot be read: {error}"
+            f"{subject.uri}: the evidence beside the model cannot be read: {error}; {_MADE_ANEW}"
         ) from None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

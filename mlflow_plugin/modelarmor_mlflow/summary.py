@@ -43,7 +43,7 @@ def write(evidence: Evidence, review_url: str = "") -> str:
     if len(evidence.findings) > _SHOWN:
         lines.append(f"- {len(evidence.findings) - _SHOWN} more")
     lines += ["", *_grants(evidence), _recorded(evidence)]
-    lines.append(f"Evidence: {_code(own.EVIDENCE)}.")
+    lines.append(f"Evidence: {_code(own.evidence(evidence.digest))}.")
     if review_url:
         lines.append(f"[Review this version](<{review_url}>)")
     return "\n".join(lines)

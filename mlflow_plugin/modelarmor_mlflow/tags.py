@@ -76,9 +76,10 @@ def show_review(
     verdict: Verdict,
     envelopes: list[str],
     previous: str,
+    approval_days: int,
 ) -> None:
     """Show what a review is about, how it stands, and the statements that it rests on."""
-    told = {**subject.to_json(), "previous": previous}
+    told = {**subject.to_json(), "previous": previous, "approval_days": approval_days}
     _set(session, row, names.SUBJECT, json.dumps(told, sort_keys=True))
     standing = f"approved by {', '.join(verdict.approved_by)}" if verdict.approved else (
         f"{verdict.state}: {'; '.join(verdict.missing)}"

@@ -155,7 +155,7 @@ class Worker:
         # It was looked at in a private copy, which nobody else finds.
         source = f"models:/{job.model}/{job.version}"
         evidence = replace(evidence, artifact=replace(evidence.artifact, source=source))
-        artifacts.attach(job.location, evidence.dumps())
+        artifacts.attach(job.location, evidence)
         self._finish(job, evidence)
 
     def _adopt(self, job: Job, digest: str, demand: RobustnessDemand | None) -> bool:

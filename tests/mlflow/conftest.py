@@ -19,6 +19,14 @@ def server(tmp_path_factory):
             {"models": ["guarded-*"], "aliases": ["*"], "stages": ["*"]},
         ],
         "trusted_names": ["trusted.*"],
+        "robustness": [
+            {
+                "models": ["demanding-*"],
+                "data": "nowhere.npz",
+                "epsilon": 0.1,
+                "least_accuracy": 0.5,
+            }
+        ],
         "review_url": "https://review.example/{model}/{version}",
     }
     with Server(tmp_path_factory.mktemp("registry"), config=config) as running:

@@ -25,6 +25,8 @@ from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 from modelarmor_mlflow import deciding, keys, names, trust
 from modelarmor_mlflow.statements import Waiver
 
+from modelarmor.generate.artifact import own
+
 KIT = Path(__file__).parent / "kit"
 #: what a version needs to be promoted under the configuration of these tests
 PATIENCE = 90.0
@@ -189,6 +191,11 @@ class Server:
         source = self.client.get_model_version_download_uri(version.name, version.version)
         return self.artifacts / source.partition("mlflow-artifacts:/")[2].lstrip("/")
 
+    def evidence(self, version):
+        """The file in which the server keeps what is known of a version."""
+        told = self.client.get_model_version(version.name, version.version).tags[names.SUBJECT]
+        return self.stored(version) / own.evidence(json.loads(told)["evidence"])
+
     def wait_generated(self, name, version, *, client=None, state="generated"):
         client = client or self.client
 
@@ -258,7 +265,7 @@ class Reviewer:
         from dataclasses import replace
 
         case = deciding.Case.open(f"models:/{version.name}/{version.version}", server.uri)
-        told = deciding._statement(self.wanted(decision), case.subject, case.previous)
+        told = deciding.statement_of(self.wanted(decision), case.offer)
         return replace(told, **changes)
 
 

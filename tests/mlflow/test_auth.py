@@ -76,7 +76,7 @@ def test_author_is_who_signed_in_and_another_reviewer_approves(guarded, tmp_path
     version = guarded.client.get_model_version("iris", "1")
     with refused("is protected"):
         guarded.client.set_registered_model_alias("iris", "champion", "1")
-    evidence = json.loads((guarded.stored(version) / "modelarmor" / "evidence.json").read_text())
+    evidence = json.loads(guarded.evidence(version).read_text())
     assert "load" in evidence["observation"]["completed"]
     assert evidence["artifact"]["source"] == "models:/iris/1"
     waive = waivers(guarded)

@@ -8,6 +8,8 @@ import pytest
 from modelarmor_mlflow import deciding, names
 from modelarmor_mlflow.statements import Subject
 
+from modelarmor.generate.artifact import own
+
 DIGEST = "sha256:" + 64 * "0"
 SUBJECT = Subject(
     registry="r", workspace="default", model="m", version=1, created=1,
@@ -67,7 +69,7 @@ def test_evidence_without_an_end_is_refused(endless, little, tmp_path):
 
 
 def test_evidence_that_is_too_large_is_refused(little, tmp_path):
-    file = Path(tmp_path, "modelarmor", "evidence.json")
+    file = Path(tmp_path, own.evidence(SUBJECT.evidence))
     file.parent.mkdir()
     with file.open("wb") as stream:
         stream.truncate(1 << 40)
@@ -77,16 +79,23 @@ def test_evidence_that_is_too_large_is_refused(little, tmp_path):
 
 def test_directory_in_place_of_evidence_is_refused(tmp_path):
     for number in range(20):
-        folder = Path(tmp_path, "modelarmor", "evidence.json", str(number))
+        folder = Path(tmp_path, own.evidence(SUBJECT.evidence), str(number))
         folder.mkdir(parents=True)
         (folder / "x").write_text("{}")
     with pytest.raises(deciding.NothingToReviewError, match="cannot be read"):
         deciding.evidence_of(Client(str(tmp_path)), Version, SUBJECT)
 
 
-@pytest.mark.parametrize("told", ["", "[]", "null", "[" * 4000, '{"registry": 1}', '["ab"]'])
+def test_evidence_that_is_missing_can_be_made_anew(tmp_path):
+    with pytest.raises(deciding.NothingToReviewError, match=f"{names.REQUEST} to 'generate'"):
+        deciding.evidence_of(Client(str(tmp_path)), Version, SUBJECT)
+
+
+@pytest.mark.parametrize(
+    "told", ["", "[]", "null", "[" * 4000, '{"registry": 1}', '["ab"]', '{"approval_days": -1}']
+)
 def test_tags_that_say_nonsense_are_no_subject(told):
     version = Version()
     version.tags = {names.SUBJECT: told}
     with pytest.raises(deciding.NothingToReviewError, match="models:/m/1: its tags are not"):
-        deciding.subject_of(version)
+        deciding.offer_of(version)

@@ -216,7 +216,7 @@ def test_changes_are_shown_against_the_version_that_was_approved(server, ada, vi
     assert 'id="changes"' in page and "data.bin" in page
     assert visitor.get("review", name=name, version="2", against="7").status_code == 404
     # A version that is not what it was keeps nobody from the review of the next.
-    (server.stored(first) / "modelarmor" / "evidence.json").unlink()
+    server.evidence(first).unlink()
     page = visitor.review(second)
     assert page.status_code == 200
     assert "It is not compared with version 1" in page.text
@@ -237,13 +237,15 @@ def test_failed_generation_is_told_and_asked_for_again(server, visitor, name):
 
 def test_changed_evidence_is_not_shown(server, visitor, name):
     version = server.register(name)
-    file = server.stored(version) / "modelarmor" / "evidence.json"
+    file = server.evidence(version)
     file.write_text(file.read_text().replace('"predictions": 1', '"predictions": 2'))
     page = visitor.review(version)
     assert page.status_code == 409
     assert "is not what the registry recorded" in page.text
     file.write_text("{")
     assert "The evidence cannot be read" in visitor.review(version).text
+    file.unlink()
+    assert "The evidence is not there beside the model" in visitor.review(version).text
 
 
 def test_queue_is_paged(server, visitor):

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from mlflow.exceptions import MlflowException
 from modelarmor_mlflow import names
+from modelarmor_mlflow.deciding import Case
 
 from modelarmor.cli import main
 from tests.mlflow.support import aliases, refused, transition
@@ -22,11 +23,11 @@ def test_a_policy_is_attached_to_a_version_that_is_registered(server, name):
     assert json.loads(found.tags[names.SUBJECT])["artifact"].startswith("sha256:")
     assert found.description.startswith("the author's words")
     assert "**ModelArmor**" in found.description
-    assert (server.stored(version) / "modelarmor" / "evidence.json").is_file()
+    assert server.evidence(version).is_file()
 
 
 def test_the_generator_sees_none_of_the_servers_secrets(server, sample):
-    evidence = json.loads((server.stored(sample) / "modelarmor" / "evidence.json").read_text())
+    evidence = json.loads(server.evidence(sample).read_text())
     assert "note" not in evidence["scan"]["voices"][0]
 
 
@@ -184,8 +185,6 @@ def put(server, version, path, data):
 def test_files_that_change_after_the_approval_void_it(server, ada, name, path):
     version = server.register(name)
     ada.decide(server, version)
-    if "evidence.json/" in path:
-        (server.stored(version) / "modelarmor" / "evidence.json").unlink()
     put(server, version, path, b"other bytes")
     with refused("its files have changed"):
         server.client.set_registered_model_alias(name, "champion", version.version)
@@ -203,9 +202,21 @@ def test_files_that_change_and_change_back_hold(server, ada, name):
 def test_evidence_that_is_no_evidence_is_a_changed_file(server, ada, name):
     version = server.register(name)
     ada.decide(server, version)
-    put(server, version, "modelarmor/evidence.json", b"import os")
+    put(server, version, f"modelarmor/{server.evidence(version).name}", b"import os")
     with refused("its files have changed"):
         server.client.set_registered_model_alias(name, "champion", version.version)
+
+
+def test_copy_with_evidence_of_its_own_leaves_that_of_the_original(server, ada, name):
+    first = server.register(name)
+    kept = server.evidence(first)
+    ada.decide(server, first)
+    copy = server.register_source(f"demanding-{name}", first.source, first.run_id)
+    assert server.stored(copy) == server.stored(first)
+    assert server.evidence(copy) != kept
+    assert Case.open(f"models:/demanding-{name}/1", server.uri).evidence.robustness is not None
+    assert Case.open(f"models:/{name}/1", server.uri).evidence.robustness is None
+    server.client.set_registered_model_alias(name, "champion", first.version)
 
 
 def test_new_bytes_get_a_new_policy_that_needs_a_new_approval(server, ada, name):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import sqlalchemy
@@ -150,7 +151,9 @@ def test_approval_made_up_in_the_database(original, spoiled, tmp_path, capsys):
     from modelarmor_mlflow import statements, tables
 
     mallory = Reviewer(tmp_path / "mallory", "mallory")
-    told = deciding._statement(mallory.wanted(reviewer="ada"), original.case.subject, "")
+    told = deciding.statement_of(
+        mallory.wanted(reviewer="ada"), replace(original.case.offer, previous="")
+    )
     forged = statements.sign(told, mallory.signer)
     engine = sqlalchemy.create_engine(spoiled.database)
     with Session(engine) as session, session.begin():

@@ -279,6 +279,14 @@ def in_days(days):
     return datetime.now(UTC) + timedelta(days=days)
 
 
+def test_approval_holds_by_itself_no_longer_than_the_registry_allows(strict, people, name):
+    version = strict.register(name)
+    people(f"carl-{name}").decide(strict, version)
+    told = strict.client.get_model_version(name, version.version).tags[names.STATEMENTS]
+    approval = statements.read(json.dumps(json.loads(told)[0]))[0]
+    assert approval.expires - approval.time == 30 * 86400
+
+
 def test_quorum_needs_as_many_people(strict, people, name):
     carl, dora = people(f"carl-{name}"), people(f"dora-{name}")
     version = strict.register(name)

@@ -56,8 +56,7 @@ def test_less_robustness_than_demanded_needs_a_waiver(tmp_path: Path) -> None:
         found = {}
         for name, version in versions.items():
             wait_long(server, name, version.version)
-            text = (server.stored(version) / "modelarmor" / "evidence.json").read_text()
-            found[name] = Evidence.loads(text)
+            found[name] = Evidence.loads(server.evidence(version).read_bytes())
 
         robustness = found["strict"].robustness
         assert robustness is not None

@@ -76,12 +76,12 @@ class Registry:
         found = [_with_tags(item) for item in told.get("model_versions", ())]
         return found, str(told.get("next_page_token", ""))
 
-    def evidence(self, name: str, version: int) -> bytes:
-        """What lies beside a version's files as its evidence; raises `RefusedError`."""
+    def evidence(self, name: str, version: int, digest: str) -> bytes:
+        """What lies beside a version's files as evidence; raises `RefusedError`."""
         return self._ask(
             "GET",
             _add_static_prefix("/model-versions/get-artifact"),
-            {"name": name, "version": str(version), "path": own.EVIDENCE},
+            {"name": name, "version": str(version), "path": own.evidence(digest)},
         )
 
     def submit(self, name: str, version: int, envelope: str) -> None:

@@ -125,7 +125,15 @@ def evidence(registry: Registry, name: str, version: int, digest: str = "") -> E
             raise RefusedError(409, f"{found.uri} has no policy yet.")
         digest = found.subject.evidence
     try:
-        read = Evidence.loads(registry.evidence(name, version))
+        read = Evidence.loads(registry.evidence(name, version, digest))
+    except RefusedError as error:
+        if error.status in (401, 403):
+            raise
+        raise RefusedError(
+            409,
+            "The evidence is not there beside the model: have the policy generated again, with the"
+            f" tag {names.REQUEST} set to {names.GENERATE}.",
+        ) from None
     except EvidenceError as error:
         raise RefusedError(409, f"The evidence cannot be read: {error}") from None
     if read.digest != digest:

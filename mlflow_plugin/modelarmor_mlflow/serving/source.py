@@ -103,7 +103,7 @@ def _approved(version: Any, model: Model, unreviewed: bool, config: Path | None)
 
     uri = f"models:/{version.name}/{version.version}"
     try:
-        subject, _ = deciding.subject_of(version)
+        subject = deciding.offer_of(version).subject
         evidence = deciding.evidence_of(MlflowClient(), version, subject)
     except deciding.NothingToReviewError as error:
         raise ServeError(f"cannot serve {error}") from None

@@ -78,7 +78,7 @@ def open_model(
         if progress is not None:
             progress(f"Downloading {public(text)}")
         root = _download(text, private)
-        _remove_ours(root)
+        own.remove(root)
         return Model(root, inspect(root, text, progress=progress), private)
     except BaseException:
         shutil.rmtree(private, ignore_errors=True)
@@ -127,17 +127,3 @@ def _download(uri: str, private: Path) -> Path:
         # A copy of our own is what makes one download enough: nobody else can change it later.
         raise ArtifactError(f"{public(uri)}: MLflow did not make a copy of it in {private}")
     return root
-
-
-def _remove_ours(root: Path) -> None:
-    """Take out of the private copy what is no part of the model: every byte left is digested."""
-    for name in (own.META, own.EVIDENCE, own.APPROVAL):
-        path = root / name
-        if path.is_symlink() or not path.is_file():
-            continue
-        from modelarmor.generate.artifact.data import FileData
-
-        with FileData(path) as data:
-            excluded = own.judge(name, data).excluded
-        if excluded:
-            path.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelarmor.generate.artifact import ArtifactError, inspect, open_model
+from modelarmor.generate.artifact import ArtifactError, inspect, open_model, own
 from modelarmor.generate.evidence import Artifact
 
 MLMODEL = """\
@@ -64,6 +64,7 @@ def test_what_mlflow_and_we_write_beside_the_model_is_in_no_digest(model: Path) 
     (model / "registered_model_meta").write_text("model_name: X\nmodel_version: '3'\n")
     (model / "modelarmor").mkdir()
     (model / "modelarmor/evidence.json").write_text('{"format": 1}')
+    (model / own.evidence("sha256:" + 64 * "a")).write_text('{"format": 1}')
     assert inspect(model).digest == before.digest
     assert inspect(model).files == before.files
 
@@ -77,6 +78,8 @@ def test_what_mlflow_and_we_write_beside_the_model_is_in_no_digest(model: Path) 
         ("modelarmor/evidence.json", "[]"),
         ("modelarmor/__init__.py", "{}"),
         ("modelarmor/evidence.json/x", "{}"),
+        (own.evidence("sha256:" + 64 * "a"), "print(1)"),
+        ("modelarmor/evidence-a.json", "{}"),
     ],
 )
 def test_nothing_hides_behind_a_name_of_ours(model: Path, name: str, content: str) -> None:
