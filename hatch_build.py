@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,22 @@ def build_helper(output: Path = HELPER, *, extra_flags: Sequence[str] = ()) -> P
     sources = sorted(SOURCES.glob("*.c"))
     if not sources:
         raise BuildError(f"no C sources in {SOURCES}")
-    (SOURCES / "syscall_table.h").write_text(_syscall_table(compiler))
-    unfinished = output.with_name(f"{output.name}.{os.getpid()}")
-    try:
+    with _whole(SOURCES / "syscall_table.h") as unfinished:
+        unfinished.write_text(_syscall_table(compiler))
+    with _whole(output) as unfinished:
         _run([*compiler, *_FLAGS, *extra_flags, "-o", str(unfinished), *map(str, sources)])
-        unfinished.replace(output)
+    return output
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """Where to make a file that appears when it is finished, or not at all."""
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
-    return output
 
 
 def _compiler() -> list[str]:
