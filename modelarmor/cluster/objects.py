@@ -43,7 +43,6 @@ DENIED: Final = f"{canary.FILES}/denied"
 UNNAMED: Final = f"{canary.FILES}/unnamed"
 _MESSAGE: Final = "/dev/termination-log"
 
-_MILLION: Final = 1_000_000
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 

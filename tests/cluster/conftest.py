@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,3 @@ async def kernel(here: Here, directory: Path, kernel_id: str) -> AsyncIterator[K
         client.stop_channels()
         await manager.shutdown_kernel(now=True)
         await manager.cleanup_resources()
-
-
-Clusters = Callable[..., AbstractAsyncContextManager[Here]]

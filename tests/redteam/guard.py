@@ -12,7 +12,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import joblib
@@ -121,8 +121,7 @@ def _with_one(units: numpy.ndarray, value: float) -> numpy.ndarray:
 def drip(rate: float, pace: float, queries: int) -> float:
     """Share of queries that a limit of `rate` a second refuses to one who sends `pace` a second."""
     now = 0.0
-    clock: Callable[[], float] = lambda: now  # noqa: E731
-    buckets = Buckets(rate, clock)
+    buckets = Buckets(rate, lambda: now)
     refused = 0
     for _ in range(queries):
         now += 1 / pace

@@ -90,11 +90,6 @@ class Kubelet:
         for uid in lost:
             self._kill(uid)
 
-    def crash(self, namespace: str, name: str) -> None:
-        """Kill a pod's container."""
-        pod = self._server.store.objects[_POD][namespace, name]
-        self._processes[pod["metadata"]["uid"]].kill()
-
     def _changed(self, kind: str, resource: Resource, item: Object) -> None:
         if resource != _POD:
             return
