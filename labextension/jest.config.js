@@ -1,6 +1,4 @@
 module.exports = {
-  // a poll that was disposed of leaves its last timer behind
-  forceExit: true,
   testEnvironment: 'node',
   testMatch: ['<rootDir>/src/**/__tests__/*.spec.ts'],
   transform: {

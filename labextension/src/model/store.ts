@@ -176,6 +176,8 @@ export class Store implements IDisposable {
   dispose(): void {
     if (!this._disposed) {
       this._disposed = true;
+      clearTimeout(this._looking);
+      void this._poll.stop(); // disposing of it leaves its timer behind
       this._poll.dispose();
       Signal.clearData(this);
     }
