@@ -116,6 +116,9 @@ def _extend_doctor(parser: argparse.ArgumentParser) -> None:
                         " machine; 1 when a link is missing")  # fmt: skip
     parser.add_argument("--namespace", default="default", metavar="NAME",
                         help="with --cluster: of the pods (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--recording", action="store_true",
+                        help="with --cluster: the namespace is that of record mode, where the"
+                        " posture has to be audit")  # fmt: skip
     parser.add_argument("--kubeconfig", default="", metavar="FILE",
                         help="with --cluster: instead of kubectl's")  # fmt: skip
     parser.set_defaults(run=lambda told: _doctor(told) if told.cluster else here(told))
@@ -131,7 +134,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     async def examine() -> list[doctor.Check]:
         cluster = await Cluster.connect(arguments.kubeconfig)
         try:
-            return await doctor.examine(cluster, arguments.namespace)
+            return await doctor.examine(cluster, arguments.namespace, recording=arguments.recording)
         finally:
             await cluster.close()
 
@@ -139,7 +142,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         checks = asyncio.run(examine())
     except ClusterError as error:
         raise ValueError(str(error)) from None
-    if arguments.json:
+    if arguments.format == "json":
         print(json.dumps([check.to_json() for check in checks], indent=2))
     else:
         print(doctor.render(checks))

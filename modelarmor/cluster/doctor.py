@@ -58,13 +58,16 @@ class Check:
         return {key: value for key, value in asdict(self).items() if value}
 
 
-async def examine(cluster: Cluster, namespace: str, relay: Relay | None = None) -> list[Check]:
+async def examine(
+    cluster: Cluster, namespace: str, relay: Relay | None = None, *, recording: bool = False
+) -> list[Check]:
     """Look at each link between a policy and a pod of this namespace.
 
     Args:
         cluster: as the server that will start pods, since rights are looked up for who asks.
         namespace: where its pods are.
         relay: where alerts come from; by the environment if left out.
+        recording: its pods are in record mode, where what no rule allows has to happen.
 
     Raises:
         ClusterError: the API server does not answer at all.
@@ -76,7 +79,7 @@ async def examine(cluster: Cluster, namespace: str, relay: Relay | None = None) 
         await _known("policies", _policies(cluster)),
         await _known("daemon", _daemon(cluster)),
         await _known("enforcer", _enforcers(cluster)),
-        await _known("namespace", _namespace(cluster, namespace)),
+        await _known("namespace", _namespace(cluster, namespace, recording)),
         await _known("throttling", _throttling(cluster)),
         await _known("network policies", _plugin(cluster)),
         await _relay(relay),
@@ -151,7 +154,7 @@ async def _enforcers(cluster: Cluster) -> Check:
     )
 
 
-async def _namespace(cluster: Cluster, name: str) -> Check:
+async def _namespace(cluster: Cluster, name: str, recording: bool) -> Check:
     found = await cluster.call(
         f"read the namespace {name}", cluster.core.read_namespace, name, seconds=_SECONDS
     )
@@ -159,24 +162,29 @@ async def _namespace(cluster: Cluster, name: str) -> Check:
         return Check("namespace", "missing", f"KubeArmor enforces nothing in {name}",
                      "use another namespace")  # fmt: skip
     annotations = found.metadata.annotations or {}
-    loose = [
+    posture = "audit" if recording else "block"
+    others = [
         key
         for part in ("file", "network", "capabilities")
-        if annotations.get(key := f"kubearmor-{part}-posture") != "block"
+        if annotations.get(key := f"kubearmor-{part}-posture") != posture
     ]
     shown = set(annotations.get("kubearmor-visibility", "").replace(" ", "").split(","))
     unseen = sorted({"process", "file", "network"} - shown)
-    if loose:
-        wanted = " ".join(f"{key}=block" for key in loose)
-        return Check("namespace", "missing",
-                     f"what no rule allows is only audited: {', '.join(loose)}",
-                     f"kubectl annotate --overwrite namespace {name} {wanted}")  # fmt: skip
+    if others:
+        wanted = " ".join(f"{key}={posture}" for key in others)
+        cure = f"kubectl annotate --overwrite namespace {name} {wanted}"
+        if recording:
+            told = "the posture is not audit, so what no rule allows is not recorded but refused"
+        else:
+            told = "what no rule allows is only audited"
+            cure += " (look at the namespace of record mode with --recording)"
+        return Check("namespace", "missing", f"{told}: {', '.join(others)}", cure)
     if unseen:
         return Check("namespace", "warning",
-                     f"posture block; audits of {', '.join(unseen)} raise no alert",
+                     f"posture {posture}; audits of {', '.join(unseen)} raise no alert",
                      f"kubectl annotate --overwrite namespace {name}"
                      " kubearmor-visibility=process,file,network,capabilities")  # fmt: skip
-    return Check("namespace", "ok", "posture block, everything visible")
+    return Check("namespace", "ok", f"posture {posture}, everything visible")
 
 
 async def _throttling(cluster: Cluster) -> Check:

@@ -81,7 +81,12 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Try what the sandbox needs on this machine, and say what is enforced how."
         " Exit status 1 when nothing can be confined here.",
     )
-    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    doctor.add_argument(
+        "--json", dest="format", action="store_const", const="json", help="as --format json"
+    )
     doctor.set_defaults(run=_doctor)
 
 
@@ -260,7 +265,7 @@ def show_alert(alert: Alert) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     report = probe()
-    if arguments.json:
+    if arguments.format == "json":
         print(json.dumps(report.to_json(), indent=2))
         return 0 if report.can_confine else 1
     mark = {True: "yes", False: "no"}

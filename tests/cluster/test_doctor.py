@@ -154,8 +154,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 
 @pytest.fixture
 def ask(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def doctor(namespace: str = "kernels") -> tuple[int, dict[str, dict[str, str]]]:
-        command = ["doctor", "--cluster", "--json", "--namespace", namespace]
+    def doctor(namespace: str = "kernels", *more: str) -> tuple[int, dict[str, dict[str, str]]]:
+        command = ["doctor", "--cluster", "--json", "--namespace", namespace, *more]
         status = main([*command, "--kubeconfig", str(tmp_path / "config")])
         return status, {item["name"]: item for item in json.loads(capsys.readouterr().out)}
 
@@ -233,6 +233,14 @@ def test_what_only_hides_alerts_is_a_warning(ask: Any, api: Api) -> None:
 def test_a_namespace_that_kubearmor_leaves_alone_is_named(ask: Any, api: Api) -> None:
     api.annotate(BLOCK | SEEN, "kube-system")
     assert "enforces nothing in kube-system" in ask("kube-system")[1]["namespace"]["found"]
+
+
+def test_the_namespace_of_record_mode_has_to_audit(ask: Any, api: Api) -> None:
+    assert "not recorded but refused" in ask("kernels", "--recording")[1]["namespace"]["found"]
+    api.annotate(dict.fromkeys(BLOCK, "audit") | SEEN)
+    assert ask("kernels", "--recording")[1]["namespace"]["state"] == "ok"
+    confined = ask()[1]["namespace"]
+    assert confined["state"] == "missing" and "--recording" in confined["cure"]
 
 
 def test_the_table_for_people_has_the_cures(
