@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from modelarmor.alerts import Alert, Recorder
 from modelarmor.generate.review.words import visible
@@ -44,6 +45,10 @@ STABLE_SECONDS: Final = 60.0
 _READY_SECONDS: Final = 600.0
 _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
+#: between two looks at whether a server still serves, and at what it printed: each look is
+#: processor time that its requests lack
+_LOOK_SECONDS: Final = 0.2
+_REPEAT_SECONDS: Final = 0.05
 #: bytes of the pipe that are read at once, and how many lines of it a second are believed
 _READ: Final = 1 << 16
 _MOST_LINES: Final = 2_000
@@ -239,7 +244,7 @@ class Server:
     def _stay(self, process: Process, before: int) -> str:
         threading.Thread(target=self._await_ready, args=(process,), daemon=True).start()
         while process.poll() is None:
-            if self._stopping.wait(_POLL_SECONDS):
+            if self._stopping.wait(_LOOK_SECONDS):
                 return "it was stopped"
         return _reason(process, self.recorder, before)
 
@@ -280,25 +285,33 @@ class Server:
 
     # --- what the confined process says
 
-    def _repeat(self, stream: IO[bytes] | None) -> None:
+    def _repeat(self, stream: BufferedReader | None) -> None:
         """Say what it prints, so marked, line by line; leave out what would fill a disk."""
-        second = lines = left_out = 0
+        rest, second, lines, left_out = b"", 0, 0, 0
         while stream is not None:
             try:
-                line = stream.readline(_LONGEST_LINE)
+                data = stream.read1(_READ)
             except (OSError, ValueError):  # it was closed
                 return
-            if not line:
-                return
+            *whole, rest = _lines(rest + data, ended=not data)
             if int(time.monotonic()) != second:
-                if left_out:
-                    self._say(f"{self.service.name}: {left_out} lines were left out")
+                self._tell_left_out(left_out)
                 second, lines, left_out = int(time.monotonic()), 0, 0
-            lines += 1
-            if lines > _MOST_REPEATED:
-                left_out += 1
-            elif text := line.decode(errors="replace").rstrip():
-                self._say(f"{self.service.name}: {visible(text, _LONGEST_LINE)}")
+            for line in whole:
+                lines += 1
+                if lines > _MOST_REPEATED:
+                    left_out += 1
+                elif text := line.decode(errors="replace").rstrip():
+                    self._say(f"{self.service.name}: {visible(text, _LONGEST_LINE)}")
+            if not data:
+                self._tell_left_out(left_out)
+                return
+            if len(data) < _READ // 2:  # so that many lines wake us once, and a full pipe at once
+                self._stopping.wait(_REPEAT_SECONDS)
+
+    def _tell_left_out(self, lines: int) -> None:
+        if lines:
+            self._say(f"{self.service.name}: {lines} lines were left out")
 
     def _listen_to(self, reading: int) -> None:
         """Read the pipe until this server's process has ended."""
@@ -387,6 +400,18 @@ def _audited(rules: tuple[R, ...]) -> tuple[R, ...]:
 
 def _audit(outcome: Outcome) -> Outcome:
     return replace(outcome, action="Audit") if outcome.action == "Block" else outcome
+
+
+def _lines(data: bytes, *, ended: bool) -> list[bytes]:
+    """Its lines, long ones in pieces, and what may not be whole yet; nothing where it has ended."""
+    *whole, rest = data.split(b"\n")
+    if ended or len(rest) > _LONGEST_LINE:
+        whole, rest = [*whole, rest], b""
+    return [piece for line in whole for piece in _pieces(line)] + [rest]
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[at : at + _LONGEST_LINE] for at in range(0, max(1, len(line)), _LONGEST_LINE)]
 
 
 def _only_modules(directory: str, names: list[str]) -> list[str]:

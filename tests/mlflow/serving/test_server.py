@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -283,6 +284,52 @@ def test_what_the_process_says_of_itself_is_bounded_and_never_an_enforcers_alert
         told = [alert for alert in alerts if alert.Enforcer == GUARD]
         assert [(alert.PolicyName, alert.Message) for alert in told] == [(GUARD, "\ufffd[2J")]
         assert set(served.server.traffic.by_status) <= {"200"}
+
+
+@pytest.fixture
+def prints(tmp_path: Path) -> Iterator[tuple[Server, list[str], int, threading.Thread]]:
+    """A server, what it says, and where its process prints to, which a thread repeats."""
+    reading, writing = os.pipe()
+    said: list[str] = []
+    service = Service(name="m/1", model=tmp_path, python=Path(sys.executable), port=0)
+    server = Server(service, lambda scratch: pytest.fail("started"), said.append)
+    stream = os.fdopen(reading, "rb")
+    thread = threading.Thread(target=server._repeat, args=(stream,), daemon=True)
+    thread.start()
+    try:
+        yield server, said, writing, thread
+    finally:
+        thread.join(PATIENCE)
+        stream.close()
+        server.close()
+
+
+def test_what_it_prints_is_repeated_line_by_line(
+    prints: tuple[Server, list[str], int, threading.Thread],
+) -> None:
+    _, said, writing, thread = prints
+    with os.fdopen(writing, "wb", buffering=0) as out:
+        for part in (b"one\ntw", b"o\n\n" + b"3" * 2_500 + b"\n\x1b[2J", b"no newline"):
+            out.write(part)
+            time.sleep(0.1)  # so that they are read one by one; if not, the lines are the same
+    thread.join(PATIENCE)
+    assert said[:2] == ["m/1: one", "m/1: two"]
+    long = [line.removeprefix("m/1: ") for line in said[2:-1]]
+    assert "".join(long) == "3" * 2_500 and len(long) == 3
+    assert said[-1].endswith("no newline") and "\x1b" not in said[-1]
+
+
+def test_what_it_prints_too_fast_is_counted_instead(
+    prints: tuple[Server, list[str], int, threading.Thread],
+) -> None:
+    _, said, writing, thread = prints
+    with os.fdopen(writing, "wb") as out:
+        out.write(b"".join(b"%d\n" % number for number in range(50_000)))
+    thread.join(PATIENCE)
+    left_out = [line for line in said if "lines were left out" in line]
+    assert left_out and said[0] == "m/1: 0" and len(said) < 10_000
+    told = sum(int(line.split()[1]) for line in left_out)
+    assert told + len(said) - len(left_out) == 50_000
 
 
 def test_a_port_that_is_taken_is_an_error_that_names_it(honest: Path) -> None:
