@@ -405,7 +405,7 @@ def _audit(outcome: Outcome) -> Outcome:
 def _lines(data: bytes, *, ended: bool) -> list[bytes]:
     """Its lines, long ones in pieces, and what may not be whole yet; nothing where it has ended."""
     *whole, rest = data.split(b"\n")
-    if ended or len(rest) > _LONGEST_LINE:
+    if (ended and rest) or len(rest) > _LONGEST_LINE:
         whole, rest = [*whole, rest], b""
     return [piece for line in whole for piece in _pieces(line)] + [rest]
 
