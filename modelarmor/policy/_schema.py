@@ -15,6 +15,7 @@ from ._fields import Fields, Form
 from ._nodes import Node
 from ._problems import Log, closest, shown, suggestion
 from ._syscalls import SYSCALLS
+from .capabilities import KNOWN_TO_KUBEARMOR
 from .model import (
     API_VERSION,
     KINDS,
@@ -36,14 +37,6 @@ from .model import (
     SyscallSource,
 )
 
-# What the definitions enumerate; Linux has more since.
-_CAPABILITIES = """
-    chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable
-    net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio
-    sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time
-    sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin
-"""
-CAPABILITIES = tuple(_CAPABILITIES.split())
 _ACTIONS: tuple[Action, ...] = ("Allow", "Audit", "Block")
 _LONGEST_PATH = 200
 _MOST_ARGUMENTS = 20
@@ -105,10 +98,12 @@ _DOMAIN = Form(
     254,
 )
 _CAPABILITY = Form(
-    re.compile("|".join(CAPABILITIES)),
+    re.compile("|".join(KNOWN_TO_KUBEARMOR)),
     "is no capability that KubeArmor knows",
-    lambda value: suggestion(value.lower().removeprefix("cap_"), CAPABILITIES),
-    lambda value: next((n for n in CAPABILITIES if n == value.lower().removeprefix("cap_")), ""),
+    lambda value: suggestion(value.lower().removeprefix("cap_"), KNOWN_TO_KUBEARMOR),
+    lambda value: next(
+        (n for n in KNOWN_TO_KUBEARMOR if n == value.lower().removeprefix("cap_")), ""
+    ),
 )
 _SYSCALL = Form(
     re.compile("|".join(SYSCALLS)),

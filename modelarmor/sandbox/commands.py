@@ -15,9 +15,10 @@ from typing import Any
 
 from modelarmor.alerts import Alert
 from modelarmor.policy import document
+from modelarmor.policy.capabilities import CAPABILITIES
 from modelarmor.policy.model import Posture
 from modelarmor.sandbox.network import Egress
-from modelarmor.sandbox.plan import CAPABILITIES, DOCKER_CAPABILITIES
+from modelarmor.sandbox.plan import DOCKER_CAPABILITIES
 from modelarmor.sandbox.probe import probe
 from modelarmor.sandbox.process import CANNOT_CONFINE, CannotConfine, Sandbox, Workload
 from modelarmor.scratch import Scratch, sweep

@@ -29,16 +29,6 @@ Tier = Literal["kernel", "supervised", "none"]
 Fidelity = Literal["exact", "approximate", "unenforceable"]
 Mode = Literal["none", "report", "enforce"]
 
-#: numbers of include/uapi/linux/capability.h by their names there, lower case without ``cap_``
-CAPABILITIES = (
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid",
-    "setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw",
-    "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct",
-    "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod",
-    "lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
-    "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
-)  # fmt: skip
-
 #: what Docker lets root in a container keep (moby's profiles, defaults of 2026)
 DOCKER_CAPABILITIES = frozenset(
     (

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from modelarmor.policy import decide
+from modelarmor.policy.capabilities import CAPABILITIES
 from modelarmor.policy.model import (
     CapabilityRule,
     DnsRule,
@@ -31,7 +32,7 @@ from modelarmor.policy.model import (
     SyscallRule,
 )
 from modelarmor.sandbox.network import Egress
-from modelarmor.sandbox.plan import CAPABILITIES, Fidelity, Machine, Mode, Plan, PlannedRule, Tier
+from modelarmor.sandbox.plan import Fidelity, Machine, Mode, Plan, PlannedRule, Tier
 from modelarmor.sandbox.region import Region, complement
 from modelarmor.sandbox.resources import Resources
 

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Final
 
+from modelarmor.policy.capabilities import CAPABILITIES
 from modelarmor.policy.lint.finding import (
     APPARMOR,
     BPF_LSM,
@@ -97,15 +98,6 @@ _STREAMS: Final = frozenset({"tcp", "stream", "all"})
 _DATAGRAMS: Final = frozenset({"udp", "dgram", "all"})
 _MAX_LABELS: Final = 10
 _MAX_DOMAIN: Final = 63
-#: linux/capability.h as of Linux 6.18, without CAP_
-_CAPABILITIES: Final = frozenset({
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid",
-    "setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw",
-    "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct",
-    "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod",
-    "lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
-    "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
-})  # fmt: skip
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -227,11 +219,11 @@ def _domain(policy: Policy, rule: DnsRule) -> Iterator[Finding]:
 
 def _capabilities(policy: Policy) -> Iterator[Finding]:
     for rule in policy.capabilities:
-        if rule.capability not in _CAPABILITIES:
+        if rule.capability not in CAPABILITIES:
             yield found(
                 _UNKNOWN_NAME, policy, rule,
                 f"Linux has no capability {rule.capability!r}",
-                _nearest(rule.capability, _CAPABILITIES),
+                _nearest(rule.capability, CAPABILITIES),
             )  # fmt: skip
         if policy.kind != "KubeArmorHostPolicy":
             continue
