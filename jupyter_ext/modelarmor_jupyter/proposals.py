@@ -21,6 +21,7 @@ from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.model import Policy, Rule
 from modelarmor.profiles import Profile
 from modelarmor.sandbox.plan import describe_rule
+from modelarmor.visible import escaped
 from modelarmor_jupyter import own_profiles
 from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.confinement import (
@@ -323,5 +324,4 @@ def _permitted(alert: Alert, provisioner: Confined, seq: int) -> str:
 
 
 def _what(alert: Alert) -> str:
-    text = f"{alert.Operation} {alert.Resource}"[:200].strip()
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return escaped(f"{alert.Operation} {alert.Resource}"[:200].strip())

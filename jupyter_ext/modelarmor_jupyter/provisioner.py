@@ -33,6 +33,7 @@ from modelarmor.alerts import Recorder
 from modelarmor.sandbox import CannotConfine, Plan, Sandbox, Workload, probe
 from modelarmor.sandbox.planner import make_plan
 from modelarmor.scratch import Scratch, sweep
+from modelarmor.visible import escaped
 from modelarmor_jupyter.config import ModelArmor
 from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.confinement import Confinement
@@ -314,5 +315,5 @@ class ModelArmorProvisioner(Confined, LocalProvisioner):
             size = output.seek(0, os.SEEK_END)
             output.seek(max(0, size - _LAST_WORDS))
             text = output.read().decode("utf-8", "replace").strip()
-            return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+            return "\n".join(map(escaped, text.splitlines()))
         return ""

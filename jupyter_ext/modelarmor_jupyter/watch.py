@@ -19,6 +19,7 @@ from jupyter_client.session import Session
 from zmq.eventloop.zmqstream import ZMQStream
 
 from modelarmor.alerts import Alert, Page
+from modelarmor.visible import escaped
 from modelarmor_jupyter.attribution import Executions
 from modelarmor_jupyter.confined import Confined
 from modelarmor_jupyter.expected import expected
@@ -221,10 +222,8 @@ def summary(alert: Alert) -> str:
     """An alert in one line of printable text, at most 200 characters."""
     program = alert.ProcessName.rpartition("/")[2]
     line = f"{alert.Action} {alert.Operation}: {alert.Resource} by {program} ({alert.PolicyName})"
-    printable = "".join(char if char.isprintable() else "\ufffd" for char in line[:1000])
-    if len(printable) <= _SUMMARY_LENGTH:
-        return printable
-    return printable[: _SUMMARY_LENGTH - 1] + "…"
+    shown = escaped(line[: _SUMMARY_LENGTH + 1])
+    return shown if len(shown) <= _SUMMARY_LENGTH else shown[: _SUMMARY_LENGTH - 1] + "…"
 
 
 def _moment(alert: Alert) -> float:

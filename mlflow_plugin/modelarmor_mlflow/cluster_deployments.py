@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS
 
-from modelarmor.generate.review.words import visible
+from modelarmor.visible import visible
 
 if TYPE_CHECKING:
     from modelarmor.cluster.client import Cluster

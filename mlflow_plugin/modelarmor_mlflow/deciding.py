@@ -19,7 +19,7 @@ from typing import Any, Final
 from modelarmor.generate.artifact import own
 from modelarmor.generate.evidence import MAX_BYTES, Evidence
 from modelarmor.generate.review import as_text, review
-from modelarmor.generate.review.words import visible
+from modelarmor.visible import visible
 
 from . import names, statements
 from .statements import Decision, Statement, Subject, Waiver

@@ -37,7 +37,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
 )
 
-from modelarmor.generate.review.words import visible
+from modelarmor.visible import visible
 from modelarmor_mlflow import cluster_deployments
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelarmor.generate.evidence import MAX_BYTES, Evidence, EvidenceError
+from modelarmor.visible import escaped
 
 from .settings import RobustnessDemand, Worker
 
@@ -133,7 +134,7 @@ def _follow(
 
 def _pump(stream: Any, lines: queue.Queue[str | None]) -> None:
     while line := stream.readline(_MAX_LINE):
-        lines.put("".join(c if c.isprintable() else " " for c in line.rstrip("\n")))
+        lines.put(escaped(line.rstrip("\n")))
     lines.put(None)
 
 

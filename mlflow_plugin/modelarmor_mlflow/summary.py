@@ -12,6 +12,7 @@ from typing import Final
 from modelarmor.generate.artifact import own
 from modelarmor.generate.evidence import SEVERITIES, Evidence
 from modelarmor.generate.review import review
+from modelarmor.visible import visible
 
 #: what MLflow's schema holds
 MAX_DESCRIPTION: Final = 5_000
@@ -99,5 +100,5 @@ def _recorded(evidence: Evidence) -> str:
 
 
 def _code(text: str) -> str:
-    shown = "".join(c if c.isprintable() and c not in "`<" else "·" for c in text[:200])
+    shown = visible(text, 200).replace("`", "·").replace("<", "·")
     return f"`{shown}`" if shown.strip() else "``"

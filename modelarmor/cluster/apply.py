@@ -26,6 +26,7 @@ from modelarmor.cluster.model_objects import (
 )
 from modelarmor.cluster.models import MODEL_LABEL, REVISION_LABEL
 from modelarmor.cluster.pods import PodState, state_of
+from modelarmor.visible import escaped
 
 Tell = Callable[[str], None]
 
@@ -181,9 +182,8 @@ def _fetching(pod: Object) -> str:
         states = (container.get("state") or {}, container.get("lastState") or {})
         ended: Object = next((item["terminated"] for item in states if item.get("terminated")), {})
         if ended.get("exitCode"):
-            said = str(ended.get("message") or "no details")[-400:]
-            printable = "".join(c if c.isprintable() else " " for c in said)
-            return f"fetching the model failed ({ended['exitCode']}): {printable}"
+            said = escaped(str(ended.get("message") or "no details")[-400:])
+            return f"fetching the model failed ({ended['exitCode']}): {said}"
     return ""
 
 

@@ -19,6 +19,8 @@ from kubernetes.aio import client
 from kubernetes.aio import config as _config
 from kubernetes.aio.client.exceptions import ApiException
 
+from modelarmor.visible import visible
+
 _T = TypeVar("_T")
 
 #: without types of its own
@@ -127,7 +129,7 @@ def _refused(what: str, error: ApiException) -> ClusterError:
     said = str(error.reason or "")
     with contextlib.suppress(ValueError, KeyError, TypeError):
         said = json.loads(error.body or "")["message"]
-    said = "".join(c if c.isprintable() else " " for c in str(said))[:_MESSAGE_CHARACTERS]
+    said = visible(str(said), _MESSAGE_CHARACTERS)
     status = int(error.status or 0)
     if status == 403 and "quota" in said:
         cure = "the namespace's quota is used up; end other kernels or ask for more"

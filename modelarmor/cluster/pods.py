@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from modelarmor.cluster.canary import NOT_CONFINED
+from modelarmor.visible import escaped, visible
 
 Standing = Literal["pending", "running", "failed", "ending"]
 
@@ -20,7 +21,6 @@ _HOPELESS: Final = {
     "InvalidImageName": "the image's name is wrong; check c.KernelPods.images",
     "RunContainerError": "the container cannot be run; has the image the configured Python?",
 }
-_CHARACTERS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def state_of(pod: dict[str, Any]) -> PodState:
         str(status.get("podIP") or ""),
         int(container.get("restartCount") or 0),
         ended.get("exitCode"),
-        _clean(why),
+        visible(why),
         canary,
         (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff",
         str((pod.get("spec") or {}).get("nodeName") or ""),
@@ -111,10 +111,6 @@ def _canary(ended: dict[str, Any]) -> dict[str, str] | None:
     try:
         said = json.loads(ended.get("message") or "")["canary"]
         # Once a kernel ran, its own code may have written it.
-        return {name: _clean(str(said[name]))[:60] for name in _SEEN if name in said}
+        return {name: escaped(str(said[name])[:60]) for name in _SEEN if name in said}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _clean(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)[:_CHARACTERS]

@@ -287,7 +287,8 @@ def summary(evidence: Evidence, written: Mapping[str, str]) -> str:
         written: what was written -> where.
     """
     from modelarmor.generate.review import review
-    from modelarmor.generate.review.words import number, size, visible
+    from modelarmor.generate.review.words import number, size
+    from modelarmor.visible import visible
 
     artifact, made = evidence.artifact, review(evidence)
     counts = Counter(finding.severity for finding in evidence.findings)
@@ -340,7 +341,7 @@ class Progress:
 
     def __call__(self, what: str) -> None:
         """Say what is being done (`modelarmor.generate.artifact.Progress`), in a model's words."""
-        from modelarmor.generate.review.words import visible
+        from modelarmor.visible import visible
 
         if self._quiet or what == self._last:
             return

@@ -29,11 +29,11 @@ from modelarmor.generate.artifact import Model, Progress, open_model
 from modelarmor.generate.evidence import ATTACKS, Attack, Evidence, Measure, Robustness
 from modelarmor.generate.observe.cage import PROFILE, home_of, interpreter, serving_variables
 from modelarmor.generate.observe.conversation import Conversation, Silent, Tail
-from modelarmor.generate.review.words import visible
 from modelarmor.profiles import Profile
 from modelarmor.redteam.data import Labelled
 from modelarmor.sandbox import Sandbox, Workload
 from modelarmor.sandbox.resources import Resources
+from modelarmor.visible import visible
 
 if TYPE_CHECKING:
     import numpy

@@ -13,8 +13,8 @@ from typing import Any, Final
 from modelarmor.generate.review import page
 from modelarmor.generate.review.markup import NOTHING, Html, document, element
 from modelarmor.generate.review.robustness import NAMES, figure, rows, table, verdict
-from modelarmor.generate.review.words import visible
 from modelarmor.redteam.measure import Crafted, Report
+from modelarmor.visible import visible
 
 #: grows when a reader of the previous version would misread the document
 FORMAT: Final = 1

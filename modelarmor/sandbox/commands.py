@@ -22,6 +22,7 @@ from modelarmor.sandbox.plan import DOCKER_CAPABILITIES
 from modelarmor.sandbox.probe import probe
 from modelarmor.sandbox.process import CANNOT_CONFINE, CannotConfine, Sandbox, Workload
 from modelarmor.scratch import Scratch, sweep
+from modelarmor.visible import visible
 
 _RUN_EXAMPLES = """\
 examples:
@@ -255,12 +256,9 @@ def show_alert(alert: Alert) -> None:
         _tell(f"{verb} {more} more: {operation}  [{alert.PolicyName}]")
         return
     program = Path(alert.ProcessName or alert.Source.split(" ", 1)[0]).name
-    resource = alert.Resource if alert.Resource.isprintable() else repr(alert.Resource)
-    if len(resource) > 160:
-        resource = resource[:157] + "..."
-    line = f"{verb} {alert.Operation.lower()} {resource}  [{alert.PolicyName}]"
+    line = f"{verb} {alert.Operation.lower()} {visible(alert.Resource, 160)}  [{alert.PolicyName}]"
     if alert.Operation != "Process" and program:
-        line += f" by {program if program.isprintable() else repr(program)}"
+        line += f" by {visible(program)}"
     _tell(f"{line}: {alert.Message}" if alert.Message else line)
 
 

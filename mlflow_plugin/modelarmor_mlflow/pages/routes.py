@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from modelarmor.generate import review as reviewing
 from modelarmor.generate.evidence import Evidence
-from modelarmor.generate.review.words import visible
+from modelarmor.visible import visible
 
 from .. import jobs
 from ..settings import SettingsError

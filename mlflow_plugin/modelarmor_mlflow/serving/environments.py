@@ -35,6 +35,7 @@ from modelarmor.policy.model import Outcome, PathRule, Policy
 from modelarmor.sandbox import Egress, Process, Resources, Sandbox, Workload
 from modelarmor.sandbox.commands import show_alert
 from modelarmor.scratch import Scratch, remove_tree
+from modelarmor.visible import escaped
 from modelarmor_mlflow.serving import indexes as pip
 from modelarmor_mlflow.serving.confined import modelarmor_names
 from modelarmor_mlflow.serving.indexes import Indexes, Route
@@ -530,7 +531,7 @@ def _follow(process: Process, progress: Progress) -> None:
     last: deque[str] = deque(maxlen=_LAST)
     try:
         for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b"")):
-            text = _printable(line)
+            text = escaped(line.decode("utf-8", "replace").rstrip())
             last.append(text)
             if text and number < _MOST_LINES and not text.startswith(_NOISE):
                 progress(f"  {text.partition(' (from ')[0][:_SHOWN]}")
@@ -553,8 +554,3 @@ def _hint(said: str) -> str:
             " --allow-source"
         )
     return ""
-
-
-def _printable(line: bytes) -> str:
-    text = line.decode("utf-8", "replace").rstrip()
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from modelarmor.alerts import Alert, Recorder
-from modelarmor.generate.review.words import visible
 from modelarmor.policy.model import Outcome, Policy, Posture, Rule
 from modelarmor.profiles import Profile
 from modelarmor.sandbox import Plan, Process, Sandbox, Workload
 from modelarmor.sandbox.events import RESOURCE_POLICY
+from modelarmor.visible import visible
 from modelarmor_mlflow.serving import confined
 from modelarmor_mlflow.serving.confined import modelarmor_scoring as scoring
 from modelarmor_mlflow.serving.confined.modelarmor_guard import Limits
@@ -357,8 +357,8 @@ class Server:
             ContainerName=self.service.name,
             PolicyName=GUARD,
             Severity="3",
-            Message=_printable(body.get("message")),
-            Source=_printable(body.get("client")),
+            Message=_text(body.get("message")),
+            Source=_text(body.get("client")),
             Operation="Request",
             Resource=f"/invocations {kind}",
             Action=action,
@@ -445,15 +445,14 @@ def _reason(process: Process, recorder: Recorder, before: int) -> str:
     if refusals:
         last = refusals[-1]
         return (
-            f"{how}, after {last.Operation.lower()} {_printable(last.Resource)} was refused"
+            f"{how}, after {last.Operation.lower()} {visible(last.Resource)} was refused"
             f" [{last.PolicyName}]"
         )
     return how
 
 
-def _printable(value: object) -> str:
-    text = value[:500] if isinstance(value, str) else ""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+def _text(value: object) -> str:
+    return visible(value) if isinstance(value, str) else ""
 
 
 def _rfc3339(moment: float) -> str:

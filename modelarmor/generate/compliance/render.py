@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from modelarmor.generate.review.markup import NOTHING, Html, document, element, join, text
 from modelarmor.generate.review.page import SHEET
-from modelarmor.generate.review.words import number, visible
+from modelarmor.generate.review.words import number
+from modelarmor.visible import visible
 
 from .assess import STATUSES, Assessment, Proof, Report, Result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from .words import MAX_SHOWN, visible
+from modelarmor.visible import MAX_SHOWN, visible
 
 #: no child and no end tag
 _VOID: Final = frozenset({"col", "meta"})

@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import Any, Final
 
 from modelarmor.generate.evidence import Attack, Measure, Robustness
+from modelarmor.visible import visible
 
 from .markup import Html, element
-from .words import visible
 
 NAMES: Final[dict[Attack, str]] = {
     "noise": "Gaussian noise (control)",

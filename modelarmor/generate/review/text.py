@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from modelarmor.generate.evidence import Finding, Severity
+from modelarmor.visible import visible
 
 from .model import Capability, Changes, Grant, Review, Verdict
 from .robustness import table
-from .words import number, size, visible
+from .words import number, size
 
 _WIDTH: Final = 100
 #: entries of one list that are shown; the JSON has all

@@ -1,13 +1,10 @@
-"""Facts in words, and hostile text made harmless to look at."""
+"""Facts in words."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from modelarmor.policy.decide import Operation
-
-#: characters of one hostile text that are shown
-MAX_SHOWN: Final = 400
 
 #: what stands where a template does, so that a policy can be parsed and asked before it is filled
 _PLACES: Final = {
@@ -32,27 +29,6 @@ _SYSTEM: Final = {
 }
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _VERBS: Final = {"metadata": "change metadata of", "exec": "run"}
-
-
-def visible(text: str, limit: int = MAX_SHOWN) -> str:
-    r"""`text` on one line, without what could deceive a reader or command a terminal.
-
-    Control characters, bidirectional overrides, zero-width and unassigned characters, and lone
-    surrogates come out as escapes such as ``\x1b`` and ``\u202e``.
-
-    Args:
-        text: anything.
-        limit: characters of it that are shown; how many more there were is told.
-    """
-    shown = "".join(
-        character if character.isprintable() else _escaped(character) for character in text[:limit]
-    )
-    more = len(text) - limit
-    return f"{shown}… ({more} more characters)" if more > 0 else shown
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def path_as_written(path: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from modelarmor.generate.evidence import SEVERITIES, Finding, Severity
+from modelarmor.visible import escaped
 
 #: findings of one file that are kept
 PER_FILE: Final = 60
@@ -99,5 +100,5 @@ class Report:
 
 def clip(text: str) -> str:
     """Text of bounded length, without what a terminal or a page would act on."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _TEXT + 1])
+    shown = escaped(text[: _TEXT + 1])
     return shown if len(shown) <= _TEXT else shown[:_TEXT] + "…"

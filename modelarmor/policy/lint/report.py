@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from modelarmor.policy.lint.finding import Check, Finding
+from modelarmor.visible import escaped
 
 _COLOURS: Final = {"error": "\033[31m", "warning": "\033[33m", "note": "\033[36m"}
 _BOLD: Final = "\033[1m"
@@ -30,16 +31,16 @@ def as_text(findings: Sequence[Finding], *, colour: bool = False) -> str:
 
     lines: list[str] = []
     for file, group in groupby(findings, key=lambda finding: finding.place.file):
-        lines.append(paint(_printable(file), _BOLD))
+        lines.append(paint(escaped(file), _BOLD))
         for finding in group:
             severity = paint(finding.severity, _COLOURS[finding.severity])
             subject = "  ".join(filter(None, (finding.policy, finding.where)))
             lines += [
-                f"  {_printable(str(finding.place))}: {severity} {finding.rule} {finding.name}"
+                f"  {escaped(str(finding.place))}: {severity} {finding.rule} {finding.name}"
                 f"  [{', '.join(finding.enforcers)}]",
-                f"      {_printable(subject)}",
-                f"      {_printable(finding.message)}",
-                f"      cure: {_printable(finding.cure)}",
+                f"      {escaped(subject)}",
+                f"      {escaped(finding.message)}",
+                f"      cure: {escaped(finding.cure)}",
             ]
         lines.append("")
     counts = Counter(finding.severity for finding in findings)
@@ -49,11 +50,6 @@ def as_text(findings: Sequence[Finding], *, colour: bool = False) -> str:
         if counts[severity]
     )
     return "\n".join([*lines, summary or "no findings"]) + "\n"
-
-
-def _printable(text: str) -> str:
-    """``text`` without what a policy could play on a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_json(findings: Sequence[Finding]) -> str:

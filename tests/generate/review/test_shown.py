@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 from modelarmor.generate.review import as_html, as_json, as_text, review
-from modelarmor.generate.review.words import size, visible
+from modelarmor.generate.review.words import size
+from modelarmor.visible import visible
 
 from .samples import BEFORE, HOSTILE, IRIS
 

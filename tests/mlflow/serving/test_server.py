@@ -282,7 +282,7 @@ def test_what_the_process_says_of_itself_is_bounded_and_never_an_enforcers_alert
         assert dict(served.server.traffic.refused) == {"rate": 1}
         alerts = [alert for _, alert in served.server.recorder.after(0).alerts]
         told = [alert for alert in alerts if alert.Enforcer == GUARD]
-        assert [(alert.PolicyName, alert.Message) for alert in told] == [(GUARD, "\ufffd[2J")]
+        assert [(alert.PolicyName, alert.Message) for alert in told] == [(GUARD, r"\x1b[2J")]
         assert set(served.server.traffic.by_status) <= {"200"}
 
 
