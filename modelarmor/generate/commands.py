@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import Any, Final, TextIO
 
 from modelarmor import profiles
 from modelarmor.generate.evidence import MAX_BYTES, SEVERITIES, Evidence, EvidenceError
+from modelarmor.options import seconds, whole
 from modelarmor.policy import document
 
 _REVIEW_EXAMPLES: Final = """\
@@ -73,7 +73,6 @@ Exit status: 0 when a policy was made and nothing of the severity of --fail-on o
 #: the templates that a generated policy may have
 _PLACES: Final = ("MODEL", "PREFIX", "HOME", "TMP")
 _MOST_PREDICTIONS: Final = 10_000
-_LONGEST: Final = 86_400.0  # a day
 _LARGEST_INPUT: Final = 16 << 20  # bytes
 _FAIL_ON: Final = (*SEVERITIES, "never")
 
@@ -118,11 +117,11 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         " example, or one made from its signature or shape)",
     )  # fmt: skip
     parser.add_argument(
-        "--predictions", metavar="N", type=_count, default=3,
+        "--predictions", metavar="N", type=whole(1, _MOST_PREDICTIONS), default=3,
         help="how often it is asked (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=300.0,
+        "--timeout", metavar="SECONDS", type=seconds, default=300.0,
         help="for running it; what was seen until then counts (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
@@ -147,22 +146,6 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary")
     _add_fail_on(parser)
     parser.set_defaults(run=_run_generate)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= _MOST_PREDICTIONS:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to {_MOST_PREDICTIONS}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, at most {_LONGEST:g}")
-    return seconds
 
 
 def _place(text: str) -> tuple[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 
 from modelarmor.generate.commands import Progress, read_evidence, write
 from modelarmor.generate.evidence import ATTACKS
+from modelarmor.options import seconds, share, whole
 from modelarmor.sandbox.resources import Resources
 
 _EXAMPLES: Final = """\
@@ -33,7 +33,6 @@ Exit status: 0 when the model was measured, and is as robust as was asked for; 1
 2 when it could not be measured.
 """
 _MOST_SAMPLES: Final = 100_000
-_LONGEST: Final = 86_400.0
 
 
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,29 +66,31 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         help="with commas (default: 0.01,0.03,0.1,0.3)",
     )  # fmt: skip
     parser.add_argument(
-        "--epsilon", metavar="NUMBER", type=_share, help="at which --least-accuracy is asked for"
+        "--epsilon", metavar="NUMBER", type=share, help="at which --least-accuracy is asked for"
     )
     parser.add_argument(
-        "--least-accuracy", metavar="SHARE", type=_share,
+        "--least-accuracy", metavar="SHARE", type=share,
         help="exit 1 where an attack leaves less; needs --epsilon",
     )  # fmt: skip
     parser.add_argument(
-        "--samples", metavar="N", type=_count, default=200,
+        "--samples", metavar="N", type=whole(1, _MOST_SAMPLES), default=200,
         help="how many inputs are drawn (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--nearest", metavar="N", type=_count, default=20,
+        "--nearest", metavar="N", type=whole(1, _MOST_SAMPLES), default=20,
         help="how many of them hopskipjump attacks, which asks thousands of times for each"
         " (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="(default: 0)")
+    parser.add_argument(
+        "--seed", metavar="N", type=whole(0, (1 << 32) - 1), default=0, help="(default: 0)"
+    )
     parser.add_argument(
         "--evidence", metavar="FILE", type=Path,
         help="of the model: its policy confines it, and the result is written into it (default:"
         " the profile untrusted-model confines it)",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=600.0,
+        "--timeout", metavar="SECONDS", type=seconds, default=600.0,
         help="for all of it (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
@@ -164,42 +165,10 @@ def _attacks(text: str) -> tuple[str, ...]:
 
 
 def _epsilons(text: str) -> tuple[float, ...]:
-    found = tuple(_share(part) for part in text.split(","))
+    found = tuple(share(part) for part in text.split(","))
     if len(found) > 20 or 0 in found:
         raise argparse.ArgumentTypeError("give up to 20 shares above 0")
     return found
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a share from 0 to 1")
-    return share
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= _MOST_SAMPLES:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to {_MOST_SAMPLES}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 1 << 32:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to {(1 << 32) - 1}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, at most {_LONGEST:g}")
-    return seconds
 
 
 def _memory(text: str) -> int:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelarmor.alerts import Alert
+from modelarmor.options import whole
 
 if TYPE_CHECKING:
     from modelarmor_mlflow.serving.server import Server
@@ -78,12 +79,12 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         " directory or whatever else MLflow serves")  # fmt: skip
     parser.add_argument("-h", "--host", default="127.0.0.1", metavar="HOST",
                         help="address to listen on (default: %(default)s)")  # fmt: skip
-    parser.add_argument("-p", "--port", type=_port, default=5000, metavar="PORT",
+    parser.add_argument("-p", "--port", type=whole(0, 65535), default=5000, metavar="PORT",
                         help="port to listen on; 0 takes a free one (default:"
                         " %(default)s)")  # fmt: skip
-    parser.add_argument("-w", "--workers", type=_count, default=1, metavar="N",
+    parser.add_argument("-w", "--workers", type=whole(1, 10**6), default=1, metavar="N",
                         help="server processes (default: %(default)s)")  # fmt: skip
-    parser.add_argument("-t", "--timeout", type=_count, default=60, metavar="SECONDS",
+    parser.add_argument("-t", "--timeout", type=whole(1, 10**6), default=60, metavar="SECONDS",
                         help="for one request (default: %(default)s)")  # fmt: skip
     parser.add_argument("--env-manager", choices=("local", "virtualenv", "uv", "conda"),
                         default="local",
@@ -119,7 +120,7 @@ def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--log", type=Path, metavar="FILE",
                         help="append what is told on stderr there instead; at 64 MiB it becomes"
                         " FILE.1, in place of the one before")  # fmt: skip
-    parser.add_argument("--admin-port", type=_port, metavar="PORT",
+    parser.add_argument("--admin-port", type=whole(0, 65535), metavar="PORT",
                         help="answer /alerts, /state and /metrics on this port of 127.0.0.1; 0"
                         " takes a free one")  # fmt: skip
     parser.add_argument("--admin-token", type=Path, metavar="FILE",
@@ -384,18 +385,6 @@ def _until_signalled(server: Server) -> Iterator[None]:
 
 def _say(text: str) -> None:
     print(f"modelarmor: {text}", file=sys.stderr, flush=True)
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10**6:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of 1 or more")
-    return int(text)
 
 
 # --- guard
