@@ -30,6 +30,8 @@ from .probes import ADDRESSES, CALLER, OPERATIONS
 #: ``met here``: every check holds, and others have to do the rest of the control
 Status = Literal["met", "met here", "partly", "not met"]
 STATUSES: Final[tuple[Status, ...]] = ("met", "met here", "partly", "not met")
+#: whether it is as a control wants it, and what came out
+_Fact = tuple[bool, str]
 _PINNED: Final = re.compile(r"[A-Za-z0-9._-]+(\[[^\]]*\])?\s*===?\s*[^*\s;]+(\s*;.*)?")
 #: a kernel that has all that the sandbox uses, and a user that is not root: where no machine is
 #: given, tiers are told for such a one
@@ -143,7 +145,7 @@ class _Known:
         self._tiers = {
             (planned.policy.name, planned.rule.where): planned.tier for planned in self._plan.rules
         }
-        self._review = review(subject.evidence) if subject.evidence else None
+        self.review = review(subject.evidence) if subject.evidence else None
         self._answers: dict[tuple[str, str], Proof] = {}
 
     def proofs(self, check: Check) -> tuple[Proof, ...]:
@@ -217,14 +219,10 @@ class _Known:
 
     def _fact(self, name: str) -> Proof:
         what, compute = FACTS[name]
-        if name == "alerts":
-            return self._alerts(what)
-        if self._review is None:
-            return Proof(asked=what, holds=False, answer="not known: there is no evidence")
-        holds, answer = compute(self._review)
+        holds, answer = compute(self)
         return Proof(asked=what, holds=holds, answer=answer)
 
-    def _alerts(self, what: str) -> Proof:
+    def alerts(self) -> _Fact:
         """A Block without a name or severity is an alert that nobody can sort."""
         blocked = [self._table.decide(asked) for asked in OPERATIONS.values()]
         blocked = [decision for decision in blocked if decision.verdict == "block"]
@@ -236,7 +234,7 @@ class _Known:
         answer = f"{len(blocked)} of {len(OPERATIONS)} probes are refused and reported"
         if mute:
             answer += f"; without a severity: {', '.join(sorted(set(mute)))}"
-        return Proof(asked=what, holds=bool(blocked) and not mute, answer=answer)
+        return bool(blocked) and not mute, answer
 
 
 def _plan(subject: Subject) -> Plan:
@@ -255,7 +253,7 @@ def _plan(subject: Subject) -> Plan:
 # --- facts of the evidence
 
 
-def _digest(found: Review) -> tuple[bool, str]:
+def _digest(found: Review) -> _Fact:
     artifact = found.evidence.artifact
     unnamed = [file.path for file in artifact.files if len(file.sha256) != 64]
     if not artifact.digest or not artifact.files or unnamed:
@@ -263,7 +261,7 @@ def _digest(found: Review) -> tuple[bool, str]:
     return True, f"{len(artifact.files)} files, {artifact.digest}"
 
 
-def _scanned(found: Review) -> tuple[bool, str]:
+def _scanned(found: Review) -> _Fact:
     voices = found.evidence.scan.voices
     asked = [voice for voice in voices if voice.status != "absent"]
     done = [voice for voice in asked if voice.status == "complete" and voice.inspected]
@@ -271,20 +269,20 @@ def _scanned(found: Review) -> tuple[bool, str]:
     return bool(done) and len(done) == len(asked), said
 
 
-def _unseen(found: Review) -> tuple[bool, str]:
+def _unseen(found: Review) -> _Fact:
     unseen = found.evidence.scan.uninspected
     said = f"looked into by nobody: {', '.join(unseen)}" if unseen else "none is left out"
     return not unseen and bool(found.evidence.artifact.files), said
 
 
-def _grave(found: Review) -> tuple[bool, str]:
+def _grave(found: Review) -> _Fact:
     findings = found.evidence.findings
     grave = [finding for finding in findings if finding.severity in ("critical", "high")]
     said = "; ".join(f"{finding.severity}: {finding.title}" for finding in grave)
     return not grave, said or f"{len(findings)} findings, none of them critical or high"
 
 
-def _recorded(found: Review) -> tuple[bool, str]:
+def _recorded(found: Review) -> _Fact:
     observation = found.evidence.observation
     if observation is None:
         return False, "the model was not run"
@@ -297,12 +295,12 @@ def _recorded(found: Review) -> tuple[bool, str]:
     return True, f"{len(observation.events)} operations, {observation.predictions} predictions"
 
 
-def _reasons(found: Review) -> tuple[bool, str]:
+def _reasons(found: Review) -> _Fact:
     silent = sum(not why.reason for why in found.reasons)
     return bool(found.reasons) and not silent, f"{len(found.reasons)} rules, {silent} without"
 
 
-def _surprise(found: Review) -> tuple[bool, str]:
+def _surprise(found: Review) -> _Fact:
     if found.evidence.observation is None:
         return False, "the model was not run"
     surprising = [refusal for refusal in found.refusals if not refusal.expected]
@@ -311,7 +309,7 @@ def _surprise(found: Review) -> tuple[bool, str]:
     return not surprising, said or f"none; {expected} refused on purpose"
 
 
-def _pinned(found: Review) -> tuple[bool, str]:
+def _pinned(found: Review) -> _Fact:
     lines = found.evidence.artifact.requirements
     loose = [line for line in lines if not _PINNED.fullmatch(line.strip())]
     if not lines:
@@ -322,21 +320,26 @@ def _pinned(found: Review) -> tuple[bool, str]:
     )
 
 
-def _never(_: Review) -> tuple[bool, str]:
-    raise AssertionError("computed from the policy")
+def _of_evidence(fact: Callable[[Review], _Fact]) -> Callable[[_Known], _Fact]:
+    def ask(known: _Known) -> _Fact:
+        if known.review is None:
+            return False, "not known: there is no evidence"
+        return fact(known.review)
+
+    return ask
 
 
 #: facts by name: what is asked, and how it is found
-FACTS: Final[Mapping[str, tuple[str, Callable[[Review], tuple[bool, str]]]]] = {
-    "digest": ("every file has a digest", _digest),
-    "scanned": ("scanners came to their end", _scanned),
-    "nothing-unseen": ("files that nobody looked into", _unseen),
-    "nothing-grave": ("critical and high findings", _grave),
-    "recorded": ("start, load and predictions were recorded", _recorded),
-    "reasons": ("rules and their reasons", _reasons),
-    "no-surprise": ("recorded operations that would be refused", _surprise),
-    "alerts": ("refusals with policy and severity", _never),
-    "pinned": ("requirements with exact versions", _pinned),
+FACTS: Final[Mapping[str, tuple[str, Callable[[_Known], _Fact]]]] = {
+    "digest": ("every file has a digest", _of_evidence(_digest)),
+    "scanned": ("scanners came to their end", _of_evidence(_scanned)),
+    "nothing-unseen": ("files that nobody looked into", _of_evidence(_unseen)),
+    "nothing-grave": ("critical and high findings", _of_evidence(_grave)),
+    "recorded": ("start, load and predictions were recorded", _of_evidence(_recorded)),
+    "reasons": ("rules and their reasons", _of_evidence(_reasons)),
+    "no-surprise": ("recorded operations that would be refused", _of_evidence(_surprise)),
+    "alerts": ("refusals with policy and severity", _Known.alerts),
+    "pinned": ("requirements with exact versions", _of_evidence(_pinned)),
 }
 
 

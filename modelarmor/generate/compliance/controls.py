@@ -36,8 +36,8 @@ class Check:
     Attributes:
         kind: ``refused``: each of the probes `names` is asked of the policy (`probes.OPERATIONS`);
             ``unreachable``: each of the addresses `names` of the network (`probes.ADDRESSES`);
-            ``limited``: each resource `names` has a limit; ``known``: the facts `names` of the
-            evidence (`assess.FACTS`).
+            ``limited``: each resource `names` has a limit; ``known``: the facts `names`, most of
+            them of the evidence (`assess.FACTS`).
         what: what it shows, as an auditor reads it.
         names: of the table that `kind` says.
     """
