@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -197,6 +197,31 @@ def fill(
     """
     filler = _Filler(
         template_values(workspace=workspace, home=home, tmp=tmp, prefix=prefix, model=model)
+    )
+    return tuple(_fill_policy(policy, filler) for policy in unfilled(text, name=name))
+
+
+def fill_elsewhere(
+    text: str, *, name: str, values: Mapping[str, str], links: Mapping[str, str]
+) -> tuple[Policy, ...]:
+    """Fill the templates in for another machine than this one, such as a container's image.
+
+    Nothing here is looked at: what is a link there is not known but for `links`.
+
+    Args:
+        text: KubeArmorPolicy documents with templates.
+        name: what to call the document in messages.
+        values: the path that each of :data:`TEMPLATES` stands for there.
+        links: links there, and the files that they lead to.
+
+    Raises:
+        ProfileError: see :func:`load`.
+        PolicyError: the document is wrong.
+    """
+    filler = _Filler(
+        {template: (path,) for template, path in values.items()},
+        lambda path: links.get(path, path),
+        trusted=TEMPLATES,
     )
     return tuple(_fill_policy(policy, filler) for policy in unfilled(text, name=name))
 
@@ -411,6 +436,17 @@ def _base_prefix(prefix: Path) -> list[Path]:
     return []
 
 
+def _real(path: str) -> str:
+    """What a path is on this machine."""
+    # /proc is different for each process, so what its links lead to here means nothing there.
+    if path.startswith("/proc/"):
+        return path
+    real = os.path.realpath(path)
+    if real.startswith("/proc/"):
+        return path
+    return real.rstrip("/") + "/" if path.endswith("/") else real
+
+
 class _Filler:
     """Fills templates in, and resolves what the rest of a path passes through.
 
@@ -418,37 +454,37 @@ class _Filler:
     for nothing.
     """
 
-    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Sequence[str]],
+        real: Callable[[str], str] = _real,
+        # What the workload itself may have written is not followed: a link that it left behind in
+        # its workspace would turn a rule for the workspace into one for the target.
+        trusted: Collection[str] = ("PREFIX", "HOME"),
+    ) -> None:
         self._values = values
+        self._real = real
+        self._trusted = trusted
 
     def fill(self, value: str, kind: str = "path") -> list[str]:
-        if not value.startswith(_MARK):
-            if _MARK in value or "${" in value:
-                raise ProfileError(
-                    f"{_unmark(value)}: a path may begin with a template, which is one of "
-                    + ", ".join(f"${{{name}}}" for name in TEMPLATES)
-                )
-            return [self._resolve(value, kind)]
         name, slash, rest = value.removeprefix(_MARK).partition("/")
+        begins = value.startswith(_MARK)
+        if (begins and name not in self._values) or _MARK in value[1:] or "${" in value:
+            raise ProfileError(
+                f"{_unmark(value)}: a path may begin with a template, which is one of "
+                + ", ".join(f"${{{known}}}" for known in TEMPLATES)
+            )
+        if not begins:
+            return [self._resolve(value, kind)]
         filled = []
         for root in self._values[name]:
             prefix = _escape(root) if kind == "pattern" else root
             path = f"{prefix}{slash}{rest}"
-            # What the workload itself may have written is not followed: a link that it left
-            # behind in its workspace would turn a rule for the workspace into one for the target.
-            trusted = name in ("PREFIX", "HOME")
-            filled.append(self._resolve(path, kind) if trusted else path)
+            filled.append(self._resolve(path, kind) if name in self._trusted else path)
         return list(dict.fromkeys(filled))
 
-    @staticmethod
-    def _resolve(path: str, kind: str) -> str:
-        # /proc is different for each process, so what its links lead to here means nothing there.
-        if kind == "pattern" or path.startswith("/proc/"):
-            return path
-        real = os.path.realpath(path)
-        if real.startswith("/proc/"):
-            return path
-        return real.rstrip("/") + "/" if path.endswith("/") else real
+    def _resolve(self, path: str, kind: str) -> str:
+        return path if kind == "pattern" else self._real(path)
 
 
 def _mark(text: str) -> str:
@@ -456,7 +492,8 @@ def _mark(text: str) -> str:
 
 
 def _unmark(text: str) -> str:
-    return re.sub(re.escape(_MARK) + r"(\w+)", r"${\1}", text) if _MARK in text else text
+    marks = re.escape(_MARK) + "(" + "|".join(TEMPLATES) + ")"
+    return re.sub(marks, r"${\1}", text) if _MARK in text else text
 
 
 def _escape(path: str) -> str:

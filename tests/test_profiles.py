@@ -260,7 +260,24 @@ def test_a_pattern_takes_a_directory_literally(place: Place) -> None:
     assert not allowed(profile, "read", place.root / "ab" / "x.csv")
 
 
-@pytest.mark.parametrize("path", ["/data/${WORKSPACE}/x", "/data/${OTHER}/x"])
+def test_for_another_machine_no_link_of_this_one_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/elsewhere")
+    text = POLICY + (
+        '  file:\n    matchPaths:\n    - {path: "${PREFIX}/bin/python"}\n'
+        f'    - {{path: {tmp_path}/link, fromSource: [{{path: "${{PREFIX}}/bin/python"}}]}}\n'
+    )
+    values = {**dict.fromkeys(profiles.TEMPLATES, "/there"), "PREFIX": "/opt"}
+    (policy,) = profiles.fill_elsewhere(
+        text, name="<text>", values=values, links={"/opt/bin/python": "/opt/bin/python3.11"}
+    )
+    python = "/opt/bin/python3.11"
+    assert [rule.value for rule in policy.file] == [python, f"{tmp_path}/link"]
+    assert policy.file[1].from_source == (python,)
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/${WORKSPACE}/x", "/data/${OTHER}/x", "${TMP}x", "${TMP}/${HOME}"]
+)
 def test_a_template_that_means_nothing_is_refused(place: Place, path: str) -> None:
     place.write(f'  file:\n    matchPaths:\n    - {{path: "{path}"}}\n')
     with pytest.raises(ProfileError) as caught:

@@ -24,6 +24,7 @@ from typing import Any, Final
 import yaml
 from kubernetes.aio.client import models as k8s
 
+from modelarmor import profiles
 from modelarmor.cluster import objects
 from modelarmor.generate.artifact.tree import TreeDigest
 from modelarmor.generate.evidence import Evidence
@@ -237,8 +238,7 @@ def confining(evidence: Evidence, target: Target, name: str, labels: Mapping[str
     Raises:
         DeployError: it is none, or the linter finds an error in it for KubeArmor's enforcer.
     """
-    parts = document.load(filled(evidence.policy, target), name="<approved policy>")
-    return merged(parts, name, target.namespace, labels)
+    return merged(_filled(evidence.policy, target), name, target.namespace, labels)
 
 
 def merged(parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[str, str]) -> Policy:
@@ -282,34 +282,19 @@ def merged(parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[s
     return policy
 
 
-def filled(policy: str, target: Target) -> str:
-    """A policy with templates as one for the image: in its data, never in its text.
-
-    What is on this machine says nothing of the image, so no link is followed here.
-    """
+def _filled(policy: str, target: Target) -> tuple[Policy, ...]:
+    """The approved policy for the image; what is on this machine says nothing of that."""
     values = {"PREFIX": target.prefix, "MODEL": MODEL, "TMP": TMP, "HOME": HOME, "WORKSPACE": TMP}
-    links = {f"{target.prefix}/bin/{name}" for name in ("python", "python3")}
-
-    def fill(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: fill(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [fill(item) for item in value]
-        if not isinstance(value, str) or not value.startswith("${"):
-            return value
-        name, closed, rest = value[2:].partition("}")
-        if not closed or name not in values or (rest and not rest.startswith("/")):
-            raise DeployError(f"{value!r:.200} in the policy begins with no template that is known")
-        path = values[name] + rest
-        return target.interpreter if path in links else path
-
+    links = {f"{target.prefix}/bin/{name}": target.interpreter for name in ("python", "python3")}
     try:
-        documents = [fill(item) for item in yaml.safe_load_all(policy) if item is not None]
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DeployError(f"the policy in the evidence is not YAML: {error}") from None
-    if not documents:
+        parts = profiles.fill_elsewhere(
+            policy, name="<approved policy>", values=values, links=links
+        )
+    except (profiles.ProfileError, document.PolicyError) as error:
+        raise DeployError(f"the policy in the evidence cannot be used: {error}") from None
+    if not parts:
         raise DeployError("the evidence has no policy; generate it again")
-    return yaml.safe_dump_all(documents)
+    return parts
 
 
 def _check(policy: Policy) -> None:
@@ -465,7 +450,7 @@ def _resources(evidence: Evidence, target: Target) -> k8s.V1ResourceRequirements
         "ephemeral-storage": given.disk and str(given.disk),
     }
     # an autoscaler reckons with requests; without them it does nothing
-    requests = {"cpu": "250m", "memory": str(min(given.memory or 1 << 29, 1 << 29))}
+    requests = objects.requested(given)
     return k8s.V1ResourceRequirements(
         limits={key: str(value) for key, value in limits.items() if value} | dict(target.limits),
         requests=requests,
