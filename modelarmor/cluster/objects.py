@@ -29,6 +29,7 @@ from modelarmor.policy.model import (
     Selector,
 )
 from modelarmor.profiles import Profile
+from modelarmor.sandbox.resources import Resources
 
 KERNEL_LABEL: Final = "modelarmor.io/kernel"
 SERVER_LABEL: Final = "modelarmor.io/server"
@@ -42,6 +43,9 @@ CONNECTION: Final = f"{canary.FILES}/connection"
 DENIED: Final = f"{canary.FILES}/denied"
 UNNAMED: Final = f"{canary.FILES}/unnamed"
 _MESSAGE: Final = "/dev/termination-log"
+
+_REQUESTED_MEMORY: Final = 1 << 29
+_REQUESTED_DISK: Final = 1 << 30
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -397,8 +401,23 @@ def _resources(profile: Profile, settings: PodSettings) -> k8s.V1ResourceRequire
     }
     return k8s.V1ResourceRequirements(
         limits={key: value for key, value in limits.items() if value} | dict(settings.limits),
-        requests=dict(settings.requests) or None,
+        requests=requested(given) | dict(settings.requests),
     )
+
+
+def requested(limits: Resources) -> dict[str, str]:
+    """What a pod asks for where nobody says so.
+
+    Kubernetes takes a limit for the request where there is none, and would reserve for every idle
+    notebook what it may use at most.
+    """
+    wanted = {
+        "cpu": f"{min(250, round((limits.cpu or 1.0) * 1000))}m",
+        "memory": str(min(_REQUESTED_MEMORY, limits.memory or _REQUESTED_MEMORY)),
+    }
+    if limits.disk:
+        wanted["ephemeral-storage"] = str(min(_REQUESTED_DISK, limits.disk))
+    return wanted
 
 
 def _volumes(kernel_id: str, profile: Profile, settings: PodSettings) -> list[k8s.V1Volume]:
