@@ -174,17 +174,21 @@ def _add_decision(
                             " the registry allows where that is less)")  # fmt: skip
         parser.add_argument("--against", metavar="MODEL",
                             help="show what differs from this version")  # fmt: skip
-    parser.add_argument("--key", type=Path, metavar="FILE",
-                        help="your private key (default: the one in"
-                        " ~/.config/modelarmor/keys)")  # fmt: skip
-    parser.add_argument("--reviewer", metavar="NAME",
-                        help="who you are (default: the key's file name)")  # fmt: skip
+    _add_key(parser)
     parser.add_argument("--tracking-uri", metavar="URI",
                         help="the MLflow server (default: $MLFLOW_TRACKING_URI)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="do not show the review")
     parser.add_argument("--no-wait", action="store_true",
                         help="do not wait for a policy that is being made")  # fmt: skip
     parser.set_defaults(run=_decide, decision=decision)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--key", type=Path, metavar="FILE",
+                        help="your private key (default: the one in"
+                        " ~/.config/modelarmor/keys)")  # fmt: skip
+    parser.add_argument("--reviewer", metavar="NAME",
+                        help="who you are (default: the key's file name)")  # fmt: skip
 
 
 def _decide(arguments: argparse.Namespace) -> int:
@@ -238,11 +242,7 @@ def _add_sign(subparsers: _Subparsers[argparse.ArgumentParser]) -> None:
         " that too, and needs no page.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the statement")
-    parser.add_argument("--key", type=Path, metavar="FILE",
-                        help="your private key (default: the one in"
-                        " ~/.config/modelarmor/keys)")  # fmt: skip
-    parser.add_argument("--reviewer", metavar="NAME",
-                        help="who you are (default: the key's file name)")  # fmt: skip
+    _add_key(parser)
     parser.add_argument("--yes", action="store_true", help="sign without asking, as in a script")
     parser.set_defaults(run=_sign)
 

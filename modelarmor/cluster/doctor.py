@@ -15,11 +15,11 @@ from kubernetes.aio import client
 
 from modelarmor.cluster.client import KUBEARMOR, Cluster, ClusterError
 from modelarmor.cluster.relay import Relay, RelayError
+from modelarmor.policy.select import UNTRACKED_NAMESPACES
 
 _SECONDS: Final = 10.0
 _DAEMON: Final = "kubearmor-app=kubearmor"
 _CONFIG: Final = "kubearmor-config"
-_UNTRACKED: Final = ("kube-system", "kubearmor")
 _MOST_NODES: Final = 5
 
 #: what a server does in the namespace of its kernels, as docs/kubernetes.md has it in its Role:
@@ -158,7 +158,7 @@ async def _namespace(cluster: Cluster, name: str, recording: bool) -> Check:
     found = await cluster.call(
         f"read the namespace {name}", cluster.core.read_namespace, name, seconds=_SECONDS
     )
-    if name in _UNTRACKED:
+    if name in UNTRACKED_NAMESPACES:
         return Check("namespace", "missing", f"KubeArmor enforces nothing in {name}",
                      "use another namespace")  # fmt: skip
     annotations = found.metadata.annotations or {}

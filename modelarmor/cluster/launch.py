@@ -21,11 +21,11 @@ from modelarmor.cluster.client import KUBEARMOR, Cluster, ClusterError
 from modelarmor.cluster.objects import PodSettings
 from modelarmor.cluster.pods import PodState, state_of
 from modelarmor.cluster.watch import Watch
+from modelarmor.policy.select import UNTRACKED_NAMESPACES
 from modelarmor.profiles import Profile
 
 _log = logging.getLogger(__name__)
 
-_UNTRACKED: Final = ("kube-system", "kubearmor")
 _POSTURES: Final = ("file", "network", "capabilities")
 _END_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 1.0
@@ -255,7 +255,7 @@ class Kernels:
 
     async def _check_namespace(self, profile: Profile, tell: Tell, deadline: float) -> None:
         name = self.namespace
-        if name in _UNTRACKED:
+        if name in UNTRACKED_NAMESPACES:
             raise LaunchError(f"KubeArmor leaves the namespace {name} alone; choose another")
         wanted = {
             f"kubearmor-{part}-posture": getattr(profile.posture, part) for part in _POSTURES

@@ -1,6 +1,8 @@
 """Whom a policy is for: its selector against a workload's namespace, labels and name.
 
-On a cluster KubeArmor answers this; the sandbox and the tests ask here, and get the same answer.
+On a cluster KubeArmor answers this; KubeArmor's own test cases, which name workloads by labels, are
+run with the answers of this module. What is confined here is confined by the policies that are
+given, whomever they select.
 Source of each fact: ``MatchIdentities`` and ``MatchExpIdentities`` (``KubeArmor/common/common.go``)
 and ``CreateSecurityPolicy`` (``KubeArmor/core/kubeUpdate.go``) of KubeArmor 1.7.
 """

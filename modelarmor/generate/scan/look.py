@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from modelarmor.generate.artifact import formats, mlmodel, own, zips
-from modelarmor.generate.artifact.data import Data, FileData, MemoryData, NotRegular
+from modelarmor.generate.artifact.data import Data, FileData, NotRegular
 from modelarmor.generate.artifact.tree import BLOCK, Entry, TreeDigest, walk
 from modelarmor.generate.scan import (
     archives,
@@ -326,10 +326,3 @@ class Look:
         tensorflow.look_graph(self.report, data, location, self._budget)
         keras.look_within(self.report, data, location, self._budget)
         self.report.inspected.add(location)
-
-
-def look_at_bytes(content: bytes, name: str = "model") -> Report:
-    """What the look says of some bytes, for tests and tools."""
-    look = Look(Path(os.devnull), seconds=60)
-    look.look(MemoryData(content), name, name, 0)
-    return look.report

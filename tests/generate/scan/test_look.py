@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from modelarmor.generate.artifact.data import MemoryData
 from modelarmor.generate.evidence import Finding
 from modelarmor.generate.scan import requirements
-from modelarmor.generate.scan.look import Look, look_at_bytes
+from modelarmor.generate.scan.look import Look
 from modelarmor.generate.scan.pickles.allowed import grade
 from modelarmor.generate.scan.report import Report
 from tests.generate.scan import benign, malicious
@@ -31,6 +32,12 @@ def findings(path: Path) -> list[Finding]:
     look = Look(path, seconds=120)
     look.run()
     return list(look.report.findings.values())
+
+
+def look_at_bytes(content: bytes, name: str) -> Report:
+    look = Look(Path(os.devnull), seconds=60)
+    look.look(MemoryData(content), name, name, 0)
+    return look.report
 
 
 def told(found: list[Finding]) -> list[str]:
