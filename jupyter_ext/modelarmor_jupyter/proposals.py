@@ -137,12 +137,8 @@ def preview(provisioner: Confined, seqs: Sequence[int] | None, name: str | None 
     for seq, alert in _alerts(provisioner, seqs):
         events += 1
         asked = operation(alert)
-        if reason := why_not(alert):
+        if reason := _never(alert, asked):
             refused[Refusal(_what(alert), reason)] = None
-        elif alert.PolicyName == GUARD_POLICY:
-            refused[Refusal(_what(alert), _GUARDED)] = None
-        elif asked is not None and asked.path.startswith(f"{canary.FILES}/"):
-            refused[Refusal(_what(alert), _CANARY)] = None
         elif asked is not None and seqs is None and unchanged.kept(asked, alert, seq):
             refused[Refusal(_what(alert), _READ_ONLY)] = None
         elif asked is not None:
@@ -215,6 +211,15 @@ def save(
         check=check,
     )
     return directory, found
+
+
+def _never(alert: Alert, asked: Operation | None) -> str:
+    """Why no profile permits what an alert is about; empty where one may."""
+    if reason := why_not(alert):
+        return reason
+    if alert.PolicyName == GUARD_POLICY:
+        return _GUARDED
+    return _CANARY if asked is not None and asked.path.startswith(f"{canary.FILES}/") else ""
 
 
 def _profile(provisioner: Confined) -> Profile:

@@ -52,16 +52,16 @@ def write(evidence: Evidence, review_url: str = "") -> str:
 
 def join(description: str | None, summary: str) -> str | None:
     """The author's `description` with our `summary`, which gives way where both do not fit."""
-    own = strip(description)
+    theirs = strip(description)
     if not summary:
-        return own
-    room = MAX_DESCRIPTION - len(own or "") - len(_BEGIN) - len(_END) - 6
+        return theirs
+    room = MAX_DESCRIPTION - len(theirs or "") - len(_BEGIN) - len(_END) - 6
     if room < 200:
-        return own
+        return theirs
     if len(summary) > room:
         summary = summary[: room - 2].rpartition("\n")[0] + "\n…"
     block = f"{_BEGIN}\n\n{summary}\n\n{_END}"
-    return f"{own}\n\n{block}" if own else block
+    return f"{theirs}\n\n{block}" if theirs else block
 
 
 def strip(description: str | None) -> str | None:

@@ -16,6 +16,7 @@ from modelarmor.generate.scan.report import CARRIES, EVADE, EXECUTE, EXHAUST, Re
 #: streams in one file that are followed
 _MAX_STREAMS: Final = 64
 _MAX_NESTED: Final = 10_000
+_MAX_DEPTH: Final = 8
 #: torch/serialization.py, MAGIC_NUMBER
 _TORCH_MAGIC: Final = 0x1950A86A20F9469CFC6C
 #: words in bytecode that are worth a reviewer's look
@@ -57,20 +58,14 @@ def look(
     first = Machine(data, start, tick=tick).run()
     if not expected and not _is_pickle(data, first, start):
         return False
-    readings = [first]
-    if any(module.startswith("joblib") for module, _ in first.uses):
-        readings.append(Machine(data, start, joblib=True, tick=tick).run())
-    main = readings[-1]
-    if main.arrays == 0 or len(readings) == 1:
-        readings = readings[:1]
-        main = first
+    main = _as_joblib(data, start, first, tick)
     following = _following(data, main, tick)
     if len(following) == _MAX_STREAMS:
         report.incomplete(location, f"more than {_MAX_STREAMS} pickles, one behind another")
-    readings += following
+    readings = [first, *([] if main is first else [main]), *following]
     for reading in readings:
         _tell(report, reading, location, torch=torch, script=script)
-    if len(readings) > 1 and main is not first and first.how == "stop":
+    if main is not first and first.how == "stop":
         report.add(
             "pickle-parser-divergence", "high", "It means one thing to joblib, another to pickle",
             location=location, techniques=EVADE,
@@ -80,16 +75,25 @@ def look(
     for reading in readings:
         if len(reading.nested) > _MAX_NESTED:
             report.incomplete(location, f"more than {_MAX_NESTED} pickles within it")
+        if reading.nested and depth > _MAX_DEPTH:
+            report.incomplete(location, f"pickles within pickles, more than {_MAX_DEPTH} deep")
+            continue
         for stretch in reading.nested[:_MAX_NESTED]:
-            if depth > 8:
-                report.incomplete(location, "pickles within pickles, more than 8 deep")
-                break
             within = Part(data, stretch.offset, stretch.size)
             look(report, within, f"{location}:{stretch.offset}", expected=True, tick=tick,
                  depth=depth + 1, torch=torch)  # fmt: skip
     if main.how == "stop":
         report.inspected.add(location)
     return True
+
+
+def _as_joblib(data: Data, start: int, first: Reading, tick: Callable[[], None]) -> Reading:
+    """What joblib, which reads arrays between the opcodes, makes of it; else what pickle does."""
+    if any(module.startswith("joblib") for module, _ in first.uses):
+        reading = Machine(data, start, joblib=True, tick=tick).run()
+        if reading.arrays:
+            return reading
+    return first
 
 
 def _is_pickle(data: Data, reading: Reading, start: int) -> bool:
