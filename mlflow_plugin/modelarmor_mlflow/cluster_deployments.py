@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS
 
+from modelarmor.replacing import replacing
 from modelarmor.visible import visible
 
 if TYPE_CHECKING:
@@ -151,10 +152,8 @@ def state(found: OnCluster) -> dict[str, Any]:
 def write(directory: Path, found: OnCluster) -> None:
     """Write a deployment down."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    file = directory / f"{_FILE}.part"
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(asdict(found)))
-    file.replace(directory / _FILE)
+    with replacing(directory / _FILE, 0o600) as unfinished:
+        unfinished.write_text(json.dumps(asdict(found)))
 
 
 def read(directory: Path) -> OnCluster | None:

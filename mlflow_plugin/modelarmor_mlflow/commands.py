@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from modelarmor.replacing import replacing
+
 from . import keys, settings, statements, trust
 from .serving import commands as serving
 
@@ -340,10 +342,8 @@ def _export(arguments: argparse.Namespace) -> int:
     with mlflow_errors(), _record(arguments) as lines:
         if arguments.output is None:
             return _write(lines, sys.stdout)
-        unfinished = arguments.output.with_name(f"{arguments.output.name}.part")
-        with unfinished.open("w", encoding="utf-8") as stream:
+        with replacing(arguments.output) as file, file.open("w", encoding="utf-8") as stream:
             _write(lines, stream)
-        unfinished.replace(arguments.output)
     return 0
 
 

@@ -37,6 +37,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
 )
 
+from modelarmor.replacing import replacing
 from modelarmor.visible import visible
 from modelarmor_mlflow import cluster_deployments
 
@@ -484,12 +485,8 @@ def _existing(directory: Path, name: str) -> _Deployment:
 
 
 def _write(file: Path, text: str) -> None:
-    unfinished = file.with_name(f"{file.name}.part")
-    with os.fdopen(
-        os.open(unfinished, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w"
-    ) as stream:
-        stream.write(text)
-    unfinished.replace(file)
+    with replacing(file, 0o600) as unfinished:
+        unfinished.write_text(text)
 
 
 def _summary(found: _Deployment) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelarmor.generate.evidence import MAX_BYTES, Evidence, EvidenceError
+from modelarmor.replacing import replacing
 from modelarmor.visible import escaped
 
 from .settings import RobustnessDemand, Worker
@@ -211,9 +212,8 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:  # our errors are ValueErrors that say what to do
         print(" ".join(str(error).split()), flush=True)
         return 2
-    unfinished = Path(f"{output}.part")
-    unfinished.write_text(evidence.dumps(), encoding="utf-8")
-    unfinished.replace(output)
+    with replacing(Path(output)) as unfinished:
+        unfinished.write_text(evidence.dumps(), encoding="utf-8")
     return 0
 
 

@@ -8,8 +8,6 @@ unharmed: everything else in it stays as it is, line by line.
 from __future__ import annotations
 
 import copy
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import yaml
 
 from modelarmor import _yaml
+from modelarmor.replacing import replacing
 
 from . import settings
 from .keys import PublicKey
@@ -107,16 +106,10 @@ def _write(file: Path, reviewers: dict[str, Any]) -> None:
         {"reviewers": reviewers}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(_without_reviewers(before) + section)
+    with replacing(file, 0o600) as unfinished:
+        unfinished.write_text(_without_reviewers(before) + section, encoding="utf-8")
         unfinished.chmod(file.stat().st_mode & 0o777 if file.exists() else 0o644)
         settings.load(unfinished)
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _without_reviewers(text: str) -> str:

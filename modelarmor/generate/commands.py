@@ -19,6 +19,7 @@ from modelarmor import profiles
 from modelarmor.generate.evidence import MAX_BYTES, SEVERITIES, Evidence, EvidenceError
 from modelarmor.options import seconds, whole
 from modelarmor.policy import document
+from modelarmor.replacing import replacing
 
 _REVIEW_EXAMPLES: Final = """\
 examples:
@@ -538,10 +539,5 @@ def write(text: str, output: str | None) -> None:
             sys.stdout.encoding))  # fmt: skip
         return
     assert output is not None
-    path = Path(output)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(Path(output)) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

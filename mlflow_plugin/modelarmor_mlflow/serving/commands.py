@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelarmor.alerts import Alert
 from modelarmor.options import whole
+from modelarmor.replacing import replacing
 
 if TYPE_CHECKING:
     from modelarmor_mlflow.serving.server import Server
@@ -243,9 +244,8 @@ def _interpreter(arguments: argparse.Namespace) -> Callable[[Path], Path]:
 
 def _tell_ready(server: Server, admin: str, file: Path) -> None:
     server.ready.wait()
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(json.dumps({"url": server.url, "admin": admin}))
-    unfinished.replace(file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps({"url": server.url, "admin": admin}))
 
 
 def _announce(subject: Subject, *, audit: bool) -> None:

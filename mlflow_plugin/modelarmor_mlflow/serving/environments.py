@@ -32,6 +32,7 @@ from typing import Final
 from modelarmor import profiles
 from modelarmor.alerts import Alert
 from modelarmor.policy.model import Outcome, PathRule, Policy
+from modelarmor.replacing import replacing
 from modelarmor.sandbox import Egress, Process, Resources, Sandbox, Workload
 from modelarmor.sandbox.commands import show_alert
 from modelarmor.scratch import Scratch, remove_tree
@@ -264,9 +265,8 @@ def _remove(environment: Path) -> None:
 
 def _write(record: Path, body: Mapping[str, object]) -> None:
     """Say that an environment is finished; beside it, where nothing that it holds can write."""
-    unfinished = record.with_suffix(".part")
-    unfinished.write_text(json.dumps(body, indent=1))
-    unfinished.replace(record)
+    with replacing(record) as unfinished:
+        unfinished.write_text(json.dumps(body, indent=1))
 
 
 def _key(
