@@ -8,6 +8,13 @@ import { actionOf, isThrottled, severityOf } from '../model/entry';
 import { KernelRecord } from '../model/record';
 import { visible, visibleLines } from '../model/text';
 import { IEntry, IProposal } from '../model/wire';
+import { IModelArmor } from '../tokens';
+
+/** What the parts of the panel are given. */
+export interface IPanelProps {
+  readonly armor: IModelArmor;
+  readonly trans: TranslationBundle;
+}
 
 /** Text that somebody else chose. A text node, always. */
 export function Hostile(props: { text: string }): JSX.Element {

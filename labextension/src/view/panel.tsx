@@ -1,7 +1,6 @@
 /** The panel in the right sidebar. */
 
-import { PageConfig, URLExt } from '@jupyterlab/coreutils';
-import { ITranslator, TranslationBundle } from '@jupyterlab/translation';
+import { ITranslator } from '@jupyterlab/translation';
 import { ReactWidget } from '@jupyterlab/ui-components';
 import { Message } from '@lumino/messaging';
 import * as React from 'react';
@@ -11,14 +10,14 @@ import { IRow } from '../model/listing';
 import { KernelRecord } from '../model/record';
 import { visible } from '../model/text';
 import { IModelArmor, PANEL_ID } from '../tokens';
-import { Hostile, useSignals } from './common';
+import { Connection, Recording, Starting, Unheard } from './banners';
+import { Hostile, IPanelProps, useSignals } from './common';
 import { Detail } from './detail';
+import { Filters } from './filters';
 import { shieldIcon, shieldOffIcon } from './icons';
 import { List } from './list';
 import { Plan } from './plan';
 import { Row, ROW_HEIGHT } from './row';
-
-const MAX_STARTING = 3;
 
 export class ViolationsPanel extends ReactWidget {
   constructor(
@@ -63,12 +62,7 @@ export class ViolationsPanel extends ReactWidget {
   }
 }
 
-interface IProps {
-  readonly armor: IModelArmor;
-  readonly trans: TranslationBundle;
-}
-
-function Panel(props: IProps): JSX.Element {
+function Panel(props: IPanelProps): JSX.Element {
   const { armor, trans } = props;
   const { panel, store } = armor;
   const [tab, setTab] = React.useState<'violations' | 'plan'>('violations');
@@ -109,7 +103,7 @@ function Panel(props: IProps): JSX.Element {
 }
 
 function Heading(
-  props: IProps & { record: KernelRecord | undefined }
+  props: IPanelProps & { record: KernelRecord | undefined }
 ): JSX.Element {
   const { armor, record, trans } = props;
   const state = record?.state;
@@ -199,141 +193,8 @@ function Heading(
   );
 }
 
-function Recording(props: IProps): JSX.Element {
-  const { armor, trans } = props;
-  const kernelId = armor.panel.current!;
-  return (
-    <div className="jp-ModelArmor-banner" data-kind="recording" role="status">
-      <p>
-        {trans.__(
-          'Recording. What the profile does not name happens and is recorded; what it blocks stays refused.'
-        )}
-      </p>
-      <div className="jp-ModelArmor-buttons">
-        <button
-          className="jp-ModelArmor-button jp-mod-accept"
-          onClick={() => armor.actions.propose(kernelId)}
-        >
-          {trans.__('Propose a profile…')}
-        </button>
-        <button
-          className="jp-ModelArmor-button"
-          onClick={() => armor.actions.stopRecording(kernelId)}
-        >
-          {trans.__('Stop recording')}
-        </button>
-      </div>
-    </div>
-  );
-}
-
-/** What kernels wait for that are being started: no notebook has them in front before. */
-function Starting(props: IProps): JSX.Element | null {
-  const { armor, trans } = props;
-  const { starting } = armor.store;
-  return starting.length === 0 ? null : (
-    <div className="jp-ModelArmor-banner" data-kind="starting" role="status">
-      {starting.slice(0, MAX_STARTING).map(({ kernelId, state }) => (
-        <p key={kernelId}>
-          {trans.__('A kernel is starting:')} <Hostile text={state!.why} />
-        </p>
-      ))}
-      {starting.length > MAX_STARTING && (
-        <p>
-          {trans._n(
-            '%1 more is starting.',
-            '%1 more are starting.',
-            starting.length - MAX_STARTING
-          )}
-        </p>
-      )}
-    </div>
-  );
-}
-
-function Unheard(props: IProps): JSX.Element | null {
-  const { armor, trans } = props;
-  const reasons = armor.panel.unheard();
-  return reasons.length === 0 ? null : (
-    <div className="jp-ModelArmor-banner" data-kind="error" role="alert">
-      <p>
-        {trans.__(
-          'What is refused is not shown here. Policies are in force all the same.'
-        )}
-      </p>
-      {reasons.slice(0, 3).map(reason => (
-        <p key={reason} className="jp-ModelArmor-faint">
-          <Hostile text={reason} />
-        </p>
-      ))}
-    </div>
-  );
-}
-
-function Connection(props: IProps): JSX.Element | null {
-  const { armor, trans } = props;
-  const { connection } = armor.store;
-  switch (connection) {
-    case 'signed-out':
-      return (
-        <div className="jp-ModelArmor-banner" data-kind="error" role="alert">
-          <p>
-            {trans.__(
-              'Signed out. What is shown is what was known before; kernels are still confined.'
-            )}
-          </p>
-          <div className="jp-ModelArmor-buttons">
-            <a
-              className="jp-ModelArmor-button"
-              href={loginUrl()}
-              target="_blank"
-              rel="noopener"
-            >
-              {trans.__('Sign in')}
-            </a>
-            <button
-              className="jp-ModelArmor-button"
-              onClick={() => void armor.store.refresh()}
-            >
-              {trans.__('Try again')}
-            </button>
-          </div>
-        </div>
-      );
-    case 'forbidden':
-      return (
-        <div className="jp-ModelArmor-banner" data-kind="error" role="alert">
-          <p>{trans.__('This server does not let you read the record.')}</p>
-        </div>
-      );
-    case 'absent':
-      return (
-        <div className="jp-ModelArmor-banner" data-kind="error" role="alert">
-          <p>
-            {trans.__(
-              'The server extension modelarmor_jupyter is not enabled on this server.'
-            )}
-          </p>
-        </div>
-      );
-    case 'offline':
-      return (
-        <div className="jp-ModelArmor-banner" data-kind="error" role="alert">
-          <p>{trans.__('The server does not answer. Trying again.')}</p>
-        </div>
-      );
-    default:
-      return null;
-  }
-}
-
-function loginUrl(): string {
-  const base = PageConfig.getBaseUrl();
-  return URLExt.join(base, 'login');
-}
-
 function Tabs(
-  props: IProps & {
+  props: IPanelProps & {
     tab: 'violations' | 'plan';
     setTab: (tab: 'violations' | 'plan') => void;
   }
@@ -374,7 +235,7 @@ function Tabs(
   );
 }
 
-function Violations(props: IProps): JSX.Element {
+function Violations(props: IPanelProps): JSX.Element {
   const { armor, trans } = props;
   const { panel } = armor;
   const rows = panel.rows();
@@ -433,7 +294,7 @@ function Violations(props: IProps): JSX.Element {
   );
 }
 
-function Nothing(props: IProps): JSX.Element {
+function Nothing(props: IPanelProps): JSX.Element {
   const { armor, trans } = props;
   const { panel, store } = armor;
   let words: string;
@@ -456,161 +317,7 @@ function Nothing(props: IProps): JSX.Element {
   return <p className="jp-ModelArmor-empty">{words}</p>;
 }
 
-function Filters(props: IProps): JSX.Element {
-  const { armor, trans } = props;
-  const { panel } = armor;
-  const { filter } = panel;
-  const [open, setOpen] = React.useState(false);
-  const choices = panel.choices();
-  const active = [
-    filter.operations.length,
-    filter.actions.length,
-    filter.severity,
-    filter.cell !== null
-  ].filter(Boolean).length;
-  const one = (values: readonly string[]) => values[0] ?? '';
-  return (
-    <div
-      className="jp-ModelArmor-filters"
-      role="group"
-      aria-label={trans.__('Filters')}
-    >
-      <div className="jp-ModelArmor-bar">
-        <Select
-          label={trans.__('Kernels')}
-          value={panel.scope}
-          options={[
-            ['current', trans.__('This kernel')],
-            ['all', trans.__('All kernels')]
-          ]}
-          onChange={value => {
-            panel.scope = value === 'all' ? 'all' : 'current';
-          }}
-        />
-        <input
-          type="search"
-          className="jp-ModelArmor-search"
-          placeholder={trans.__('Search path, program, policy')}
-          aria-label={trans.__('Search path, program, policy')}
-          value={filter.text}
-          onChange={event => {
-            panel.filter = {
-              ...filter,
-              text: event.target.value.slice(0, 1000)
-            };
-          }}
-        />
-        <button
-          className="jp-ModelArmor-button"
-          aria-expanded={open}
-          onClick={() => setOpen(!open)}
-        >
-          {active ? trans.__('Filters (%1)', active) : trans.__('Filters')}
-        </button>
-      </div>
-      {open && (
-        <>
-          <Select
-            label={trans.__('Operation')}
-            value={one(filter.operations)}
-            options={[
-              ['', trans.__('Any operation')],
-              ...choices.operations.map(named)
-            ]}
-            onChange={value => {
-              panel.filter = { ...filter, operations: value ? [value] : [] };
-            }}
-          />
-          <Select
-            label={trans.__('Action')}
-            value={one(filter.actions)}
-            options={[
-              ['', trans.__('Any action')],
-              ...choices.actions.map(named)
-            ]}
-            onChange={value => {
-              panel.filter = { ...filter, actions: value ? [value] : [] };
-            }}
-          />
-          <Select
-            label={trans.__('Severity')}
-            value={String(filter.severity)}
-            options={[
-              ['0', trans.__('Any severity')],
-              ['5', trans.__('Severity 5 or more')],
-              ['8', trans.__('Severity 8 or more')]
-            ]}
-            onChange={value => {
-              panel.filter = { ...filter, severity: Number(value) };
-            }}
-          />
-          <Select
-            label={trans.__('Cell')}
-            value={filter.cell === null ? '' : String(filter.cell)}
-            options={[
-              ['', trans.__('Any cell')],
-              ...choices.cells.map((cell): [string, string] => [
-                String(cell),
-                cell
-                  ? trans.__('Cell [%1]', cell)
-                  : trans.__('Outside of cells')
-              ])
-            ]}
-            onChange={value => {
-              panel.filter = {
-                ...filter,
-                cell: value === '' ? null : Number(value)
-              };
-            }}
-          />
-          <Select
-            label={trans.__('Repetitions')}
-            value={panel.grouped ? 'together' : 'each'}
-            options={[
-              ['together', trans.__('Repeats together')],
-              ['each', trans.__('Each by itself')]
-            ]}
-            onChange={value => {
-              panel.grouped = value === 'together';
-            }}
-          />
-        </>
-      )}
-    </div>
-  );
-}
-
-function named(value: string): [string, string] {
-  return [value, visible(value, 60)];
-}
-
-function Select(props: {
-  label: string;
-  value: string;
-  options: readonly (readonly [string, string])[];
-  onChange: (value: string) => void;
-}): JSX.Element {
-  const { label, options, value } = props;
-  const known = options.some(([option]) => option === value);
-  return (
-    <select
-      className="jp-ModelArmor-select"
-      aria-label={label}
-      title={label}
-      value={value}
-      onChange={event => props.onChange(event.target.value)}
-    >
-      {options.map(([option, words]) => (
-        <option key={option} value={option}>
-          {words}
-        </option>
-      ))}
-      {!known && <option value={value}>{visible(value, 60)}</option>}
-    </select>
-  );
-}
-
-function Counts(props: IProps & { rows: readonly IRow[] }): JSX.Element {
+function Counts(props: IPanelProps & { rows: readonly IRow[] }): JSX.Element {
   const { armor, rows, trans } = props;
   const { panel } = armor;
   const { missed, suppressed, thresholds } = panel.absent();
