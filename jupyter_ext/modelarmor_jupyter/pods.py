@@ -672,7 +672,14 @@ class PodProvisioner(Confined, KernelProvisionerBase):
             beat.curve_secretkey = info["curve_secretkey"].encode()
             beat.connect(f"tcp://{address}:{info['hb_port']}")
             await beat.send(b"ping")
-            return bool(await beat.poll(_BEAT_MILLISECONDS))
+            if await beat.poll(_BEAT_MILLISECONDS):
+                return True
+        refused = None if self._forward is None else self._forward.refused
+        if refused is not None and refused.status == 403:
+            raise refused  # time gives no rights
+        if refused is not None and str(refused) not in self.progress:
+            self._tell(str(refused))
+        return False
 
     def _hear_no_more(self) -> None:
         end, self._end_route = self._end_route, None

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from modelarmor.cluster.client import CALL_SECONDS, Cluster
+from modelarmor.cluster.client import CALL_SECONDS, Cluster, ClusterError
 
 _log = logging.getLogger(__name__)
 _PROTOCOL: Final = "v4.channel.k8s.io"
@@ -25,6 +25,8 @@ _CHUNK: Final = 1 << 16
 _PORT_BYTES: Final = 2
 #: keeps proxies on the way from taking a quiet kernel for a dead one
 _HEARTBEAT_SECONDS: Final = 20.0
+#: a client that is refused connects again at once; so long each of its attempts takes
+_REFUSED_SECONDS: Final = 0.5
 
 
 class Forward:
@@ -34,6 +36,8 @@ class Forward:
         self._cluster, self._namespace, self._pod = cluster, namespace, pod
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        #: why the last connection came to nothing; None where it did not
+        self.refused: ClusterError | None = None
 
     async def start(self, ports: Sequence[int]) -> dict[int, int]:
         """Listen on 127.0.0.1; the local port of each of the pod's."""
@@ -64,6 +68,8 @@ class Forward:
             self._tasks.add(task)
             try:
                 await self._pass_on(port, reader, writer)
+            except aiohttp.WSServerHandshakeError as error:
+                await self._refuse(port, error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 _log.warning("forwarding port %d of %s: %s", port, self._pod, error)
             finally:
@@ -71,6 +77,30 @@ class Forward:
                 writer.close()
 
         return handle
+
+    async def _refuse(self, port: int, handshake: aiohttp.WSServerHandshakeError) -> None:
+        """Find out why the API server does not forward, which the handshake's error leaves out."""
+        try:
+            await self._cluster.call(
+                "forward the kernel's ports",
+                self._cluster.core.connect_get_namespaced_pod_portforward,
+                self._pod,
+                self._namespace,
+                ports=str(port),
+                seconds=_REFUSED_SECONDS,
+            )
+            error = ClusterError(f"cannot forward the kernel's ports: {handshake.message}")
+        except ClusterError as found:
+            error = found
+        if handshake.status != error.status:  # it was another matter, or is none any more
+            error = ClusterError(
+                f"cannot forward the kernel's ports: the API server answered {handshake.status}",
+                status=handshake.status,
+            )
+        if self.refused is None or str(self.refused) != str(error):
+            _log.warning("%s: %s", self._pod, error)
+        self.refused = error
+        await asyncio.sleep(_REFUSED_SECONDS)
 
     async def _pass_on(
         self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -96,6 +126,7 @@ class Forward:
                 max_msg_size=0,
             ) as socket,
         ):
+            self.refused = None
             ways = [
                 asyncio.create_task(_up(reader, socket)),
                 asyncio.create_task(_down(socket, writer)),

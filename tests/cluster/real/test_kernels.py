@@ -56,7 +56,7 @@ def test_a_kernel_answers_restarts_in_place_and_leaves_nothing(
 
                 pod = await there.pod()
                 await started.run("open('/workspace/kept', 'w').write('here')")
-                await started.manager.restart_kernel(now=True)
+                await started.manager.restart_kernel()
                 await again(started)
                 assert await started.run("print(open('/workspace/kept').read())") == "here"
                 same = await there.pod()

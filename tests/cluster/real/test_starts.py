@@ -27,6 +27,14 @@ async def refused(there: Place, directory: Path, **pods: Any) -> str:
     return str(found.value)
 
 
+async def without(there: Place, resource: str) -> None:
+    """Take the server's rights to a resource."""
+    rbac = client.RbacAuthorizationV1Api(there.admin.api)
+    role = await rbac.read_namespaced_role("modelarmor", there.name)
+    role.rules = [rule for rule in role.rules if resource not in rule.resources]
+    await rbac.replace_namespaced_role("modelarmor", there.name, role)
+
+
 def test_an_image_that_nobody_has_is_named(tmp_path: Path, kinds: None) -> None:
     async def body() -> None:
         async with place(tmp_path) as there:
@@ -80,13 +88,22 @@ def test_a_quota_that_is_used_up_is_named(tmp_path: Path, kinds: None) -> None:
 def test_an_account_that_may_not_is_told_which_right_it_lacks(tmp_path: Path, kinds: None) -> None:
     async def body() -> None:
         async with place(tmp_path) as there:
-            rbac = client.RbacAuthorizationV1Api(there.admin.api)
-            role = await rbac.read_namespaced_role("modelarmor", there.name)
-            role.rules = [rule for rule in role.rules if "networkpolicies" not in rule.resources]
-            await rbac.replace_namespaced_role("modelarmor", there.name, role)
+            await without(there, "networkpolicies")
             said = await refused(there, tmp_path)
             assert "cannot apply the NetworkPolicy" in said
             assert "service account may not" in said and "docs/kubernetes.md" in said
+
+    asyncio.run(body())
+
+
+def test_without_the_right_to_forward_ports_a_server_outside_is_told_so(
+    tmp_path: Path, startable: None
+) -> None:
+    async def body() -> None:
+        async with place(tmp_path) as there:
+            await without(there, "pods/portforward")
+            said = await refused(there, tmp_path, launch_seconds=60.0)
+            assert "cannot forward the kernel's ports" in said and "pods/portforward" in said
 
     asyncio.run(body())
 
