@@ -334,7 +334,7 @@ def _pod(evidence: Evidence, target: Target, guard: Guard | None, config: str) -
         name="kserve-container" if target.kserve else "server",
         image=target.image,
         command=behind_canary(python, target.canary_seconds, server),
-        env=_variables(variables),
+        env=objects.variables(dict(sorted(variables.items()))),
         ports=[k8s.V1ContainerPort(container_port=PORT, name="http1")],
         resources=_resources(evidence, target),
         security_context=unprivileged(),
@@ -377,8 +377,8 @@ def _fetching(evidence: Evidence, target: Target, python: str) -> k8s.V1Containe
     return k8s.V1Container(
         name="fetch",
         image=target.image,
-        command=[python, "-I", "-c", _program("fetch.py"), f"{_PLAN}/plan.json"],
-        env=_variables(variables),
+        command=objects.literal([python, "-I", "-c", _program("fetch.py"), f"{_PLAN}/plan.json"]),
+        env=objects.variables(dict(sorted(variables.items()))),
         env_from=[k8s.V1EnvFromSource(secret_ref=secret)] if target.fetch_secret else None,
         resources=_resources(evidence, replace(target, limits={})),
         security_context=unprivileged(),
@@ -408,19 +408,12 @@ def behind_canary(python: str, seconds: float, command: Sequence[str]) -> list[s
         "message": _MESSAGE,
         "directories": [f"{TMP}/home"],
     }
-    return [python, "-I", "-c", _program("canary.py"), json.dumps(settings), *command]
+    words = [python, "-I", "-c", _program("canary.py"), json.dumps(settings), *command]
+    return objects.literal(words)
 
 
 def _program(name: str) -> str:
     return resources.files("modelarmor.cluster").joinpath(name).read_text(encoding="utf-8")
-
-
-def _variables(values: Mapping[str, str]) -> list[k8s.V1EnvVar]:
-    # Kubernetes would put another variable for $(NAME)
-    return [
-        k8s.V1EnvVar(name=name, value=value.replace("$(", "$$("))
-        for name, value in sorted(values.items())
-    ]
 
 
 def unprivileged() -> k8s.V1SecurityContext:

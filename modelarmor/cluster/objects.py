@@ -356,9 +356,9 @@ def _container(
     return k8s.V1Container(
         name=CONTAINER,
         image=settings.image,
-        command=[settings.python, "-I", "-c", source, json.dumps(told), *command],
+        command=literal([settings.python, "-I", "-c", source, json.dumps(told), *command]),
         working_dir=settings.workspace,
-        env=[k8s.V1EnvVar(name=key, value=_literal(value)) for key, value in env.items()],
+        env=variables(env),
         resources=_resources(profile, settings),
         termination_message_path=_MESSAGE,
         security_context=k8s.V1SecurityContext(
@@ -388,8 +388,17 @@ def _below(env: Mapping[str, str], top: str) -> list[str]:
     return [env[name] for name in names if env.get(name, "").startswith(top)]
 
 
-def _literal(value: str) -> str:
-    return value.replace("$(", "$$(")  # Kubernetes would put another variable there
+def literal(words: Sequence[str]) -> list[str]:
+    """Words in which Kubernetes finds no variable: it reads $(NAME), and $$ for $."""
+    return [word.replace("$", "$$") for word in words]
+
+
+def variables(values: Mapping[str, str]) -> list[k8s.V1EnvVar]:
+    """The environment of a container, taken at its word."""
+    return [
+        k8s.V1EnvVar(name=name, value=value)
+        for name, value in zip(values, literal([*values.values()]), strict=True)
+    ]
 
 
 def _resources(profile: Profile, settings: PodSettings) -> k8s.V1ResourceRequirements:

@@ -23,15 +23,17 @@ from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from traitlets.config import Config
 
 from modelarmor import profiles
-from modelarmor.cluster import fitting, objects
+from modelarmor.cluster import canary, fitting, objects
 from modelarmor.cluster.fitting import for_image
 from modelarmor.policy.decide import Operation, OperationKind, Table
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
 from modelarmor.policy.model import Outcome, PathRule, Posture
 from modelarmor.profiles import Profile
+from tests.cluster.apiserver.kubelet import expanded
 
 _CRD = Path(__file__).parents[2].parent / "shared" / "conformance" / "crd" / "KubeArmorPolicy.yaml"
 _INTERPRETER = "/opt/conda/bin/python3.12"
+_SAID = "$(HOME) costs $$5 or $x"
 _ID = str(uuid.UUID(int=7))
 _SETTINGS = objects.PodSettings(
     "kernels", "server-1", "an/image", limits={"nvidia.com/gpu": "1"}, runtime_class="gvisor"
@@ -73,12 +75,12 @@ def parts(name: str = "notebook") -> tuple[Any, Any, Any]:
     return chosen, labels, objects.owned_by(secret)
 
 
-def pod() -> Any:
+def pod(settings: objects.PodSettings = _SETTINGS) -> Any:
     chosen, labels, owner = parts()
     policy = objects.policy(_ID, chosen, "kernels")
-    env = {"HOME": "/tmp/home", "SAID": "$(HOME)"}
+    env = {"HOME": "/tmp/home", "SAID": _SAID}
     return plain(
-        lambda: objects.pod(_ID, labels, owner, chosen, policy, ["python3"], env, _SETTINGS)
+        lambda: objects.pod(_ID, labels, owner, chosen, policy, ["python3"], env, settings)
     )
 
 
@@ -98,9 +100,23 @@ def test_the_pod_grants_nothing_that_a_kernel_does_not_need() -> None:
     assert not {"hostNetwork", "hostPID", "hostIPC"} & {*spec}
 
 
-def test_a_value_of_the_environment_is_not_expanded() -> None:
+def test_no_word_of_the_environment_or_the_command_is_expanded() -> None:
     (container,) = pod()["spec"]["containers"]
-    assert {"name": "SAID", "value": "$$(HOME)"} in container["env"]
+    known = {"HOME": "another"}
+    env = {item["name"]: expanded(item["value"], known) for item in container["env"]}
+    assert env["SAID"] == _SAID
+    assert expanded(container["command"][3], known) == Path(canary.__file__).read_text()
+
+
+def test_an_idle_kernel_does_not_reserve_all_that_it_may_use() -> None:
+    settings = replace(_SETTINGS, requests={}, limits={})
+    resources = pod(settings)["spec"]["containers"][0]["resources"]
+    assert {*resources["limits"]} == {*resources["requests"]}  # else Kubernetes takes the limit
+    assert resources["requests"] == {
+        "cpu": "250m", "memory": str(1 << 29), "ephemeral-storage": str(1 << 30)
+    }  # fmt: skip
+    given = pod(replace(settings, requests={"cpu": "2"}))["spec"]["containers"][0]["resources"]
+    assert given["requests"]["cpu"] == "2"
 
 
 def test_everything_is_owned_by_the_secret() -> None:

@@ -168,9 +168,12 @@ class Kubelet:
         root = self._root(pod)
         places = self._volumes(pod, container, root)
         places["/dev/termination-log"] = str(root / "message")
-        env = {item["name"]: _moved(item["value"], places) for item in container["env"]}
+        env: dict[str, str] = {}
+        for item in container["env"]:
+            env[item["name"]] = _moved(expanded(item["value"], env), places)
+        words = [_moved(expanded(word, env), places) for word in container["command"]]
         env["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-        return [_moved(word, places) for word in container["command"]], env, places
+        return words, env, places
 
     def _root(self, pod: Object) -> Path:
         return self._directory / str(pod["metadata"]["uid"])[:8]
@@ -296,6 +299,15 @@ class Kubelet:
 
 
 _NOW = "2026-01-01T00:00:00Z"
+
+
+def expanded(text: str, env: dict[str, str]) -> str:
+    """What Kubernetes makes of a word: $(NAME) is a variable that is known, $$ is $."""
+
+    def known(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else env.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", known, text)
 
 
 def _moved(text: str, places: dict[str, str]) -> str:
