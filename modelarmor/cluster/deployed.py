@@ -98,7 +98,7 @@ async def remove(
     there = ModelObjects(cluster, namespace, model)
     for version, kind in _LASTING:
         item = _about(version, kind, namespace, model)
-        if revision_of(await there.read(item)):  # else it is somebody else's
+        if await _ours(there, item):
             tell(f"deleting {named(item)}")
             await there.delete(item)
     while left := await there.pods():
@@ -112,6 +112,16 @@ async def remove(
         for found in await there.of_kind(version, kind):
             tell(f"deleting {named(found)}: its pods are gone")
             await there.delete(found)
+
+
+async def _ours(there: ModelObjects, item: dict[str, Any]) -> bool:
+    """Whether it is there, and not somebody else's."""
+    try:
+        return bool(revision_of(await there.read(item)))
+    except ClusterError as error:
+        if error.status == 404:  # the cluster has none of this kind
+            return False
+        raise
 
 
 def _about(version: str, kind: str, namespace: str, name: str) -> dict[str, Any]:

@@ -25,6 +25,11 @@ _PLURALS: Final = {
     "Pod": "pods",
     "Service": "services",
 }
+#: what brings a kind
+_SINCE: Final = {
+    "HorizontalPodAutoscaler": "it takes Kubernetes 1.23 or later",
+    "InferenceService": "KServe brings it",
+}
 #: named by the revision, and gone with its pods
 CONFINING: Final = (
     ("security.kubearmor.com/v1", "KubeArmorPolicy"),
@@ -58,13 +63,18 @@ class ModelObjects:
         return [{"apiVersion": version, "kind": kind, **item} for item in found["items"]]
 
     async def read(self, item: Object) -> Object | None:
-        """What has this kind and name; None where there is none."""
+        """What has this kind and name; None where there is none.
+
+        A kind that the cluster does not have is an error, before anything relies on it.
+        """
         try:
             found: Object = await self._send("GET", item)
         except ClusterError as error:
-            if error.status == 404:
+            if error.status != 404:
+                raise
+            if f'"{item["metadata"]["name"]}" not found' in str(error):
                 return None
-            raise
+            raise _unknown(item) from error
         return {"apiVersion": item["apiVersion"], "kind": item["kind"], **found}
 
     async def apply(self, item: Object) -> Any:
@@ -103,12 +113,16 @@ class ModelObjects:
             )
         except ClusterError as error:
             if error.status == 404 and method == "PATCH":
-                raise ClusterError(
-                    f"the cluster does not know {item['kind']}, or has no namespace"
-                    f" {self.namespace}; `modelarmor doctor --cluster` says what is missing",
-                    status=404,
-                ) from error
+                if f'namespaces "{self.namespace}" not found' in str(error):
+                    raise
+                raise _unknown(item) from error
             raise
+
+
+def _unknown(item: Object) -> ClusterError:
+    kind, version = item["kind"], item["apiVersion"]
+    cure = _SINCE.get(kind, "`modelarmor doctor --cluster` says what is missing")
+    return ClusterError(f"the cluster does not know {kind} of {version}; {cure}", status=404)
 
 
 async def _request(

@@ -16,6 +16,7 @@ from modelarmor.cli import main
 from modelarmor.cluster import models
 from modelarmor.cluster.apply import RolloutError, apply
 from modelarmor.cluster.client import Cluster, ClusterError
+from modelarmor.cluster.deployed import remove
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.pipeline import generate
 from tests.cluster.apiserver.deployments import Deployments
@@ -220,7 +221,9 @@ async def test_a_cluster_without_kubearmor_is_named_and_nothing_is_left(
     here: Here, evidence: Evidence
 ) -> None:
     here.server.absent.add("kubearmorpolicies")
-    with pytest.raises(ClusterError, match="does not know KubeArmorPolicy"):
+    with pytest.raises(
+        ClusterError, match=r"does not know KubeArmorPolicy of security\.kubearmor\.com"
+    ):
         await here.deploy(evidence)
     assert here.names("", "configmaps") == []
 
@@ -261,3 +264,14 @@ async def test_the_command_deploys_and_says_what_it_waits_for(
     here.server.store.listeners.append(lambda *_: _mend(here, first))
     assert await asyncio.to_thread(here.command, evidence, "--gpus", "1", "--timeout", "30") == 1
     assert here.names(*_POLICIES) == [f"iris-{first}"]
+
+
+@on_a_cluster
+async def test_a_cluster_that_is_too_old_is_named_before_anything_is_applied(
+    here: Here, evidence: Evidence
+) -> None:
+    here.server.absent.add("horizontalpodautoscalers")
+    with pytest.raises(ClusterError, match=r"HorizontalPodAutoscaler of autoscaling/v2.*1\.23"):
+        await here.deploy(evidence)
+    assert not any(method == "PATCH" for method, _ in here.server.requests)
+    await remove(here.cluster, NAMESPACE, "iris", 20.0)

@@ -146,7 +146,7 @@ class ApiServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         match = _PATH.fullmatch(request.path)
         if match is None or match["plural"] in self.absent:
-            return _status(404, "the server could not find the requested resource")
+            return web.Response(status=404, text="404 page not found\n")
         plural = match["plural"]
         for fault in self.faults:
             if fault.method == request.method and fault.plural == plural and fault.times > 0:
@@ -156,7 +156,8 @@ class ApiServer:
                     request.transport.abort()
                 return _status(fault.status or 503, fault.message, fault.headers)
         resource, namespace = (match["group"] or "", plural), match["namespace"] or ""
-        if namespace and ("", namespace) not in self.store.objects["", "namespaces"]:
+        makes = request.method in ("POST", "PATCH")
+        if makes and namespace and ("", namespace) not in self.store.objects["", "namespaces"]:
             return _status(404, f'namespaces "{namespace}" not found')
         if match["sub"] in self.subresources:
             answer: web.StreamResponse = await self.subresources[match["sub"]](
@@ -229,7 +230,8 @@ class ApiServer:
             if request.method == "DELETE":
                 return web.json_response(self.store.delete(resource, namespace, name))
         except KeyError:
-            return _status(404, f'{resource[1]} "{name}" not found')
+            kind = f"{resource[1]}.{resource[0]}".removesuffix(".")
+            return _status(404, f'{kind} "{name}" not found')
         except Conflict as error:
             return _status(409, str(error))
         return _status(405, "not here")

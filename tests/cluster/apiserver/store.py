@@ -65,6 +65,9 @@ class Store:
             raise Conflict("the object has been modified")
         made = copy.deepcopy(body)
         made["metadata"]["uid"] = old["metadata"]["uid"]
+        made["metadata"]["generation"] = old["metadata"].get("generation", 1) + (
+            _meant(made) != _meant(old)
+        )
         self.objects[resource][namespace, name] = made
         self._tell("MODIFIED", resource, made)
         return made
@@ -83,8 +86,6 @@ class Store:
         made = {**copy.deepcopy(old), **copy.deepcopy(body)}
         made["metadata"] = {**old["metadata"], **body["metadata"]}
         made["metadata"].pop("resourceVersion", None)
-        if old.get("spec") != body.get("spec"):
-            made["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
         return self.replace(resource, namespace, made)
 
     def remove(self, resource: Resource, namespace: str, name: str) -> Object:
@@ -156,6 +157,11 @@ class Store:
         news.set()
         for listener in self.listeners:
             listener(kind, resource, copy.deepcopy(item))
+
+
+def _meant(item: Object) -> Object:
+    """What somebody wants of it: a change of that is a new generation."""
+    return {key: value for key, value in item.items() if key not in ("metadata", "status")}
 
 
 def selected(item: Object, selector: str) -> bool:
