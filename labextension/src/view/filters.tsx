@@ -2,6 +2,7 @@
 
 import * as React from 'react';
 
+import { IFilter } from '../model/filter';
 import { visible } from '../model/text';
 import { IPanelProps } from './common';
 
@@ -10,6 +11,17 @@ export function Filters(props: IPanelProps): JSX.Element {
   const { panel } = armor;
   const { filter } = panel;
   const [open, setOpen] = React.useState(false);
+  const search = React.useRef<HTMLInputElement>(null);
+  // What is typed is not taken back, however long the next frame takes to come.
+  React.useEffect(() => {
+    if (search.current && search.current !== document.activeElement) {
+      search.current.value = filter.text;
+    }
+  }, [filter.text]);
+  // Of the filter as it is at the event, which may be newer than what is drawn.
+  const change = (part: Partial<IFilter>) => {
+    panel.filter = { ...panel.filter, ...part };
+  };
   const choices = panel.choices();
   const active = [
     filter.operations.length,
@@ -41,13 +53,11 @@ export function Filters(props: IPanelProps): JSX.Element {
           className="jp-ModelArmor-search"
           placeholder={trans.__('Search path, program, policy')}
           aria-label={trans.__('Search path, program, policy')}
-          value={filter.text}
-          onChange={event => {
-            panel.filter = {
-              ...filter,
-              text: event.target.value.slice(0, 1000)
-            };
-          }}
+          ref={search}
+          defaultValue={filter.text}
+          onChange={event =>
+            change({ text: event.target.value.slice(0, 1000) })
+          }
         />
         <button
           className="jp-ModelArmor-button"
@@ -66,9 +76,7 @@ export function Filters(props: IPanelProps): JSX.Element {
               ['', trans.__('Any operation')],
               ...choices.operations.map(named)
             ]}
-            onChange={value => {
-              panel.filter = { ...filter, operations: value ? [value] : [] };
-            }}
+            onChange={value => change({ operations: value ? [value] : [] })}
           />
           <Select
             label={trans.__('Action')}
@@ -77,9 +85,7 @@ export function Filters(props: IPanelProps): JSX.Element {
               ['', trans.__('Any action')],
               ...choices.actions.map(named)
             ]}
-            onChange={value => {
-              panel.filter = { ...filter, actions: value ? [value] : [] };
-            }}
+            onChange={value => change({ actions: value ? [value] : [] })}
           />
           <Select
             label={trans.__('Severity')}
@@ -89,9 +95,7 @@ export function Filters(props: IPanelProps): JSX.Element {
               ['5', trans.__('Severity 5 or more')],
               ['8', trans.__('Severity 8 or more')]
             ]}
-            onChange={value => {
-              panel.filter = { ...filter, severity: Number(value) };
-            }}
+            onChange={value => change({ severity: Number(value) })}
           />
           <Select
             label={trans.__('Cell')}
@@ -105,12 +109,9 @@ export function Filters(props: IPanelProps): JSX.Element {
                   : trans.__('Outside of cells')
               ])
             ]}
-            onChange={value => {
-              panel.filter = {
-                ...filter,
-                cell: value === '' ? null : Number(value)
-              };
-            }}
+            onChange={value =>
+              change({ cell: value === '' ? null : Number(value) })
+            }
           />
           <Select
             label={trans.__('Repetitions')}
