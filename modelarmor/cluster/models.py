@@ -443,7 +443,7 @@ def _resources(evidence: Evidence, target: Target) -> k8s.V1ResourceRequirements
         "ephemeral-storage": given.disk and str(given.disk),
     }
     # an autoscaler reckons with requests; without them it does nothing
-    requests = objects.requested(given)
+    requests = objects.requested(given, target.limits)
     return k8s.V1ResourceRequirements(
         limits={key: str(value) for key, value in limits.items() if value} | dict(target.limits),
         requests=requests,

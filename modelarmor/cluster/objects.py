@@ -410,15 +410,19 @@ def _resources(profile: Profile, settings: PodSettings) -> k8s.V1ResourceRequire
     }
     return k8s.V1ResourceRequirements(
         limits={key: value for key, value in limits.items() if value} | dict(settings.limits),
-        requests=requested(given) | dict(settings.requests),
+        requests=requested(given, settings.limits) | dict(settings.requests),
     )
 
 
-def requested(limits: Resources) -> dict[str, str]:
+def requested(limits: Resources, own: Mapping[str, str]) -> dict[str, str]:
     """What a pod asks for where nobody says so.
 
     Kubernetes takes a limit for the request where there is none, and would reserve for every idle
     notebook what it may use at most.
+
+    Args:
+        limits: of the profile.
+        own: the administrator's limits; what these name is asked for as a whole.
     """
     wanted = {
         "cpu": f"{min(250, round((limits.cpu or 1.0) * 1000))}m",
@@ -426,7 +430,7 @@ def requested(limits: Resources) -> dict[str, str]:
     }
     if limits.disk:
         wanted["ephemeral-storage"] = str(min(_REQUESTED_DISK, limits.disk))
-    return wanted
+    return {key: value for key, value in wanted.items() if key not in own}
 
 
 def _volumes(kernel_id: str, profile: Profile, settings: PodSettings) -> list[k8s.V1Volume]:

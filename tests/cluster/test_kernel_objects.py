@@ -117,6 +117,8 @@ def test_an_idle_kernel_does_not_reserve_all_that_it_may_use() -> None:
     }  # fmt: skip
     given = pod(replace(settings, requests={"cpu": "2"}))["spec"]["containers"][0]["resources"]
     assert given["requests"]["cpu"] == "2"
+    own = pod(replace(settings, limits={"memory": "64Mi"}))["spec"]["containers"][0]["resources"]
+    assert "memory" not in own["requests"]  # a request over the limit is refused
 
 
 def test_everything_is_owned_by_the_secret() -> None:

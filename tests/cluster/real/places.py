@@ -46,7 +46,8 @@ class Place:
             "kubeconfig": str(self.kubeconfig),
             "launch_seconds": 240.0,
         }
-        config = Config({"KernelPods": settings | pods})
+        # what has ended stays so, for the test to see
+        config = Config({"KernelPods": settings | pods, "KernelManager": {"autorestart": False}})
         return Here(None, None, config)  # type: ignore[arg-type]
 
     async def left(self) -> dict[str, list[str]]:
