@@ -172,7 +172,7 @@ def _add_decision(
                             help="approve the same bytes as another registered model too, as for a"
                             " copy or a rename; may be repeated")  # fmt: skip
         parser.add_argument("--expires", type=_day, metavar="DATE",
-                            help=f"until when it holds (default: {statements.DAYS} days, or what"
+                            help=f"until when it holds (default: {settings.DAYS} days, or what"
                             " the registry allows where that is less)")  # fmt: skip
         parser.add_argument("--against", metavar="MODEL",
                             help="show what differs from this version")  # fmt: skip

@@ -21,7 +21,7 @@ from modelarmor.generate.evidence import MAX_BYTES, Evidence
 from modelarmor.generate.review import as_text, review
 from modelarmor.visible import visible
 
-from . import names, statements
+from . import names, settings, statements
 from .statements import Decision, Statement, Subject, Waiver
 
 _TRIES = 3
@@ -281,7 +281,7 @@ def offer_of(version: Any) -> Offer:
     try:
         told = dict(json.loads(version.tags[names.SUBJECT]))
         previous = str(told.pop("previous", ""))
-        longest = told.pop("approval_days", statements.DAYS)
+        longest = told.pop("approval_days", settings.DAYS)
         if not isinstance(longest, int) or longest < 1:
             raise ValueError("approval_days should be a number of days")
         subject = Subject.from_json(told)
@@ -291,7 +291,7 @@ def offer_of(version: Any) -> Offer:
         ) from None
     if (subject.model, str(subject.version)) != (version.name, str(version.version)):
         raise NothingToReviewError(f"{uri}: its tags are another version's, {subject.uri}")
-    return Offer(subject, previous, min(statements.DAYS, longest))
+    return Offer(subject, previous, min(settings.DAYS, longest))
 
 
 def evidence_of(client: Any, version: Any, subject: Subject) -> Evidence:

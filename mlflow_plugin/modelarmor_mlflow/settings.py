@@ -33,6 +33,8 @@ from modelarmor.generate.evidence import SEVERITIES, Severity
 from . import keys, names
 
 VARIABLE: Final = "MODELARMOR_REGISTRY_CONFIG"
+#: how long an approval holds at most that says nothing else, in days
+DAYS: Final = 180
 
 _MAX_REVIEWERS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
@@ -137,6 +139,11 @@ class Settings:
     robustness: tuple[RobustnessDemand, ...] = ()
     #: where this was read; None: the defaults
     source: Path | None = field(default=None, compare=False)
+
+    @property
+    def default_days(self) -> int:
+        """How long an approval holds that says nothing else, in days."""
+        return min(DAYS, self.approval_days)
 
     def protects_alias(self, model: str, alias: str) -> bool:
         """Whether `alias` of `model` needs an approval."""

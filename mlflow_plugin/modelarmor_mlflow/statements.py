@@ -28,8 +28,6 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:modelarmor:review:v1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 
-#: how long an approval holds that says nothing else, in days
-DAYS: Final = 180
 #: the longest envelope, in bytes
 MAX_ENVELOPE: Final = 48_000
 _MAX_WAIVERS = 200

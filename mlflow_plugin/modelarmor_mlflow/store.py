@@ -587,7 +587,7 @@ class Gate(_Base):  # type: ignore[misc]
             self.verdict(session, about, job),
             self._relevant(session, subject),
             records.last_decision(session, about.workspace, about.model, about.version),
-            self._settings().approval_days,
+            self._settings().default_days,
         )
 
     def _show_renamed(self, session: Session, model: str) -> None:

@@ -159,7 +159,7 @@ def _checked(about: Look, statement: Statement, reviewer: Reviewer, now: int) ->
 
 def _default_end(settings: Settings, now: int) -> int:
     """The beginning of a day, as whatever is given as a date is."""
-    end = now + min(statements.DAYS, settings.approval_days) * 86400
+    end = now + settings.default_days * 86400
     return end - end % 86400
 
 
