@@ -34,9 +34,13 @@ def copy(source: str, target: str, approved: dict[str, tuple[int, str]]) -> str:
 
 
 def _copy(source: str, place: str, size: int) -> str:
-    """Copy a file of this size, which is hashed as it is written."""
+    """Copy a file of this size, which is hashed as it is written.
+
+    It may be there, whole or in part: a kubelet runs an init container again that failed, and every
+    one when a pod's sandbox is made anew.
+    """
     total, left = hashlib.sha256(), size
-    with open(source, "rb") as stream, open(place, "xb") as copied:  # noqa: PTH123
+    with open(source, "rb") as stream, open(place, "wb") as copied:  # noqa: PTH123
         while block := stream.read(_BLOCK):
             left -= len(block)
             if left < 0:

@@ -232,6 +232,13 @@ def test_approved_files_are_copied_and_others_stay_behind(
     source, target = tmp_path / "source", tmp_path / "target"
     subprocess.run(["cp", "-r", model, source], check=True)
     (source / "extra.py").write_text("nobody approved this")
+    weights = source / "data" / "weights.bin"
+    data = weights.read_bytes()
+    weights.write_bytes(data[1:])
+    assert "weights.bin is not what was approved" in fetch.copy(
+        str(source), str(target), approved(evidence)
+    )
+    weights.write_bytes(data)  # a kubelet runs it again, with what the first has left
     assert fetch.copy(str(source), str(target), approved(evidence)) == ""
     names = {str(file.relative_to(target)) for file in target.rglob("*") if file.is_file()}
     assert names == {"MLmodel", "data/weights.bin"}
