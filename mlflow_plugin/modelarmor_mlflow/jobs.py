@@ -31,6 +31,7 @@ FAILED: Final = "failed"
 
 _MAX_PROGRESS = 900
 _MAX_CONCERNS = 5_000
+_MOST_ALIKE = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,19 +132,23 @@ def find(session: Session, workspace: str, model: str, version: int) -> Job | No
     return None if row is None else _job(row)
 
 
-def alike(session: Session, job: Job, artifact: str) -> Job | None:
-    """Another version of the same bytes at the same place, whose evidence therefore holds."""
-    row = session.execute(
-        select(JOBS)
+def alike(session: Session, job: Job, artifact: str) -> list[str]:
+    """The digests of what is known of versions of the same bytes at the same place, oldest first.
+
+    It holds for this version too, as far as it answers what is asked of it.
+    """
+    rows = session.execute(
+        select(JOBS.c.evidence)
         .where(
             JOBS.c.id != job.id, JOBS.c.workspace == job.workspace,
             JOBS.c.state == GENERATED, JOBS.c.artifact == artifact,
             JOBS.c.location == job.location,
         )
-        .order_by(JOBS.c.id)
-        .limit(1)
-    ).first()  # fmt: skip
-    return None if row is None else _job(row)
+        .group_by(JOBS.c.evidence)
+        .order_by(func.min(JOBS.c.id))
+        .limit(_MOST_ALIKE)
+    )  # fmt: skip
+    return [row.evidence for row in rows]
 
 
 def waiting(session: Session, settings: Worker, now: float) -> bool:

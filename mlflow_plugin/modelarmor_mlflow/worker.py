@@ -161,18 +161,16 @@ class Worker:
     def _adopt(self, job: Job, digest: str, demand: RobustnessDemand | None) -> bool:
         """Take over what is known of a version with the same bytes at the same place."""
         with self._store.ManagedSessionMaker(read_only=False) as session:
-            other = jobs.alike(session, job, digest)
-        if other is None:
-            return False
-        try:
-            text = artifacts.read_evidence(job.location, other.evidence)
-        except ArtifactError:
-            return False
-        evidence = Evidence.loads(text)
-        if demand is not None and not _answers(evidence, demand):
-            return False
-        self._finish(job, evidence)
-        return True
+            known = jobs.alike(session, job, digest)
+        for candidate in known:
+            try:
+                evidence = Evidence.loads(artifacts.read_evidence(job.location, candidate))
+            except ArtifactError:
+                continue
+            if demand is None or _answers(evidence, demand):
+                self._finish(job, evidence)
+                return True
+        return False
 
     def _finish(self, job: Job, evidence: Evidence) -> None:
         store = self._store

@@ -3,7 +3,9 @@
 import os
 
 import pytest
-from modelarmor_mlflow import artifacts
+from modelarmor_mlflow import artifacts, jobs, tables
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from modelarmor.generate.artifact import own
 from modelarmor.generate.evidence import Artifact, Evidence
@@ -66,3 +68,24 @@ def test_a_private_copy_has_no_evidence(place):
     artifacts.attach(str(place), EVIDENCE)
     with artifacts.copied(str(place), limit=1000) as copy:
         assert sorted(file.name for file in copy.rglob("*") if file.is_file()) == ["model.pkl"]
+
+
+def test_evidence_of_every_version_of_the_same_bytes_is_there_to_choose_from():
+    engine = create_engine("sqlite://")
+    tables.create(engine)
+    known = [
+        ("here", "sha256:1"),
+        ("here", "sha256:2"),
+        ("here", "sha256:1"),
+        ("there", "sha256:3"),
+    ]
+    with Session(engine) as session:
+        for version, (location, evidence) in enumerate([*known, ("here", "")], 1):
+            made = jobs.Result(artifact="sha256:a", policy="", evidence=evidence, concerns=())
+            jobs.enqueue(
+                session, workspace="default", model="m", version=version, created=1,
+                location=location, authors=(), now=1.0, result=made if evidence else None,
+            )  # fmt: skip
+        asking = jobs.find(session, "default", "m", len(known) + 1)
+        assert jobs.alike(session, asking, "sha256:a") == ["sha256:1", "sha256:2"]
+        assert jobs.alike(session, asking, "sha256:b") == []
