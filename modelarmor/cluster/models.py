@@ -335,7 +335,7 @@ def _pod(evidence: Evidence, target: Target, guard: Guard | None, config: str) -
         image=target.image,
         command=behind_canary(python, target.canary_seconds, server),
         env=objects.variables(dict(sorted(variables.items()))),
-        ports=[k8s.V1ContainerPort(container_port=PORT, name="http1")],
+        ports=[k8s.V1ContainerPort(container_port=PORT, name="http1", protocol="TCP")],
         resources=_resources(evidence, target),
         security_context=unprivileged(),
         termination_message_path=_MESSAGE,
@@ -558,7 +558,7 @@ def _service(target: Target, meta: k8s.V1ObjectMeta) -> k8s.V1Service:
         metadata=meta,
         spec=k8s.V1ServiceSpec(
             selector={MODEL_LABEL: target.name},
-            ports=[k8s.V1ServicePort(name="http", port=80, target_port=PORT)],
+            ports=[k8s.V1ServicePort(name="http", port=80, protocol="TCP", target_port=PORT)],
         ),
     )
 

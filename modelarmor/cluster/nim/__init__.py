@@ -116,7 +116,7 @@ def _all(nim: Nim, revision: str) -> list[dict[str, Any]]:
             metadata=meta(nim.name),
             spec=k8s.V1ServiceSpec(
                 selector={MODEL_LABEL: nim.name},
-                ports=[k8s.V1ServicePort(name="http", port=80, target_port=PORT)],
+                ports=[k8s.V1ServicePort(name="http", port=80, protocol="TCP", target_port=PORT)],
             ),
         ),
     ]
@@ -135,7 +135,7 @@ def _pod(nim: Nim, config: str) -> k8s.V1PodSpec:
             k8s.V1EnvVar(name="HOME", value="/tmp/home"),
             k8s.V1EnvVar(name="NIM_CACHE_PATH", value=CACHE),
         ],
-        ports=[k8s.V1ContainerPort(container_port=PORT, name="http")],
+        ports=[k8s.V1ContainerPort(container_port=PORT, name="http", protocol="TCP")],
         resources=k8s.V1ResourceRequirements(limits={"nvidia.com/gpu": str(nim.gpus)}),
         security_context=models.unprivileged(),
         startup_probe=k8s.V1Probe(http_get=ready, period_seconds=10, failure_threshold=360),

@@ -222,6 +222,8 @@ class ApiServer:
             if request.method == "PATCH":
                 patch = await request.json()
                 if request.content_type == "application/apply-patch+yaml":
+                    if keyless := _keyless(resource[1], patch):
+                        return _status(500, keyless)
                     return web.json_response(self.store.apply(resource, namespace, patch))
                 return web.json_response(self.store.patch(resource, namespace, name, patch))
             if request.method == "PUT":
@@ -235,6 +237,17 @@ class ApiServer:
         except Conflict as error:
             return _status(409, str(error))
         return _status(405, "not here")
+
+
+def _keyless(plural: str, patch: Any) -> str:
+    """Why the fields of an applied object cannot be told apart; empty where they can."""
+    ports = patch["spec"]["ports"] if plural == "services" else ()
+    if all("protocol" in port for port in ports):
+        return ""
+    return (
+        "failed to create typed patch object: .spec.ports: element 0: associative list with keys"
+        ' has an element that omits key field "protocol" (and doesn\'t have default value)'
+    )
 
 
 def _status(code: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
