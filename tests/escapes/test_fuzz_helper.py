@@ -209,7 +209,7 @@ def test_mutated_plans_are_understood_or_refused(built: Path) -> None:
 def test_bad_plan_is_refused_with_a_reason(built: Path, tmp_path: Path, text: bytes) -> None:
     (tmp_path / "plan").write_bytes(text)
     done = subprocess.run([built / "helper", "--check-plan", tmp_path / "plan"], check=False,
-                          capture_output=True, env=ENVIRONMENT, timeout=20)  # fmt: skip
+                          capture_output=True, env=ENVIRONMENT, timeout=100)  # fmt: skip
     assert (done.returncode, b"Sanitizer" in done.stderr) == (2, False), done.stderr
     assert b"plan" in done.stderr
 
@@ -218,7 +218,7 @@ def test_planned_table_is_understood(built: Path, tmp_path: Path) -> None:
     for i, text in enumerate(_seeds()):
         (tmp_path / f"{i}").write_bytes(text)
         subprocess.run([built / "helper", "--check-plan", tmp_path / f"{i}"], check=True,
-                       env=ENVIRONMENT, timeout=20)  # fmt: skip
+                       env=ENVIRONMENT, timeout=100)  # fmt: skip
 
 
 # ---- the table against the definition -----------------------------------------------------------
@@ -330,7 +330,7 @@ def test_helper_decides_as_the_definition_does(
         os.write(memory, plan.text())
         done = subprocess.run(
             [sandbox.HELPER, "--decide", f"/proc/self/fd/{memory}"], pass_fds=[memory],
-            input=b"".join(map(_line, operations)), capture_output=True, check=True, timeout=20,
+            input=b"".join(map(_line, operations)), capture_output=True, check=True, timeout=100,
         )  # fmt: skip
     finally:
         os.close(memory)

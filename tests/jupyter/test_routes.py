@@ -85,7 +85,7 @@ def test_a_route_answers_only_who_may_ask(
 ) -> None:
     url = _url(kernel, path)
     for headers in ({}, {"Authorization": "token x"}, {"Cookie": "_xsrf=x"}):
-        assert requests.request(verb, url, headers=headers, timeout=10).status_code == 403
+        assert requests.request(verb, url, headers=headers, timeout=60).status_code == 403
 
     log.write_text("")
     assert kernel.server.http.request(verb, url, timeout=30).status_code == status
@@ -100,15 +100,15 @@ def test_a_page_of_another_site_cannot_use_the_users_cookie(
     kernel: RemoteKernel, path: str, verb: str, status: int
 ) -> None:
     browser = requests.Session()
-    browser.get(f"{kernel.server.url}api/status", params={"token": TOKEN}, timeout=10)
+    browser.get(f"{kernel.server.url}api/status", params={"token": TOKEN}, timeout=60)
     assert any(name.startswith("username") for name in browser.cookies.get_dict())
     url = _url(kernel, path)
     if verb == "GET":
         assert browser.get(url, timeout=30).status_code == status
         return
 
-    assert browser.request(verb, url, json={}, timeout=10).status_code == 403
-    page = browser.get(f"{kernel.server.url}login", timeout=10)
+    assert browser.request(verb, url, json={}, timeout=60).status_code == 403
+    page = browser.get(f"{kernel.server.url}login", timeout=60)
     assert page.status_code == 200
     token = {"X-XSRFToken": browser.cookies["_xsrf"]}
     assert browser.request(verb, url, headers=token, timeout=30).status_code == status
@@ -121,7 +121,7 @@ def test_a_verb_that_a_route_has_not_is_refused(kernel: RemoteKernel, verb: str)
             continue
         if path == "profiles/notebook" and verb == "DELETE":  # it has; notebook is nobody's own
             continue
-        assert kernel.server.http.request(verb, _url(kernel, path), timeout=10).status_code == 405
+        assert kernel.server.http.request(verb, _url(kernel, path), timeout=60).status_code == 405
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -166,7 +166,7 @@ def test_whoever_may_not_restart_kernels_may_not_do_it_here(tmp_path: Path) -> N
 def test_an_alert_that_is_not_in_the_record_is_not_found(kernel: RemoteKernel) -> None:
     for seq, status in (("0", 404), ("999999", 404), ("x", 400), ("-1", 400), ("1" * 40, 400)):
         url = _url(kernel, f"kernels/{{id}}/alerts/{seq}/explanation")
-        assert kernel.server.http.get(url, timeout=10).status_code == status
+        assert kernel.server.http.get(url, timeout=60).status_code == status
 
 
 def test_a_kernel_that_is_not_confined_is_told_so(server: Server) -> None:

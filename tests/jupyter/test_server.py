@@ -61,11 +61,11 @@ def test_nothing_is_told_without_authentication(
 ) -> None:
     url = f"{server.url}modelarmor/api/{path.format(id=kernel.id)}"
 
-    assert requests.get(url, timeout=10).status_code == 403
-    assert requests.get(url, headers={"Authorization": "token x"}, timeout=10).status_code == 403
+    assert requests.get(url, timeout=60).status_code == 403
+    assert requests.get(url, headers={"Authorization": "token x"}, timeout=60).status_code == 403
     for verb in ("post", "put", "patch", "delete"):
-        assert requests.request(verb, url, timeout=10).status_code == 403
-        assert server.http.request(verb, url, timeout=10).status_code == 405
+        assert requests.request(verb, url, timeout=60).status_code == 403
+        assert server.http.request(verb, url, timeout=60).status_code == 405
 
 
 def test_an_authorizer_is_asked_about_our_resource(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_kernel_that_is_none_is_refused(server: Server) -> None:
         for path in (f"modelarmor/api/kernels/{wrong}", f"modelarmor/api/kernels/{wrong}/alerts"):
             assert server.status(path) in (400, 404)
     gone = "00000000-0000-0000-0000-000000000000"
-    answer = server.http.get(f"{server.url}modelarmor/api/kernels/{gone}", timeout=10)
+    answer = server.http.get(f"{server.url}modelarmor/api/kernels/{gone}", timeout=60)
     assert (answer.status_code, answer.json()["message"][:24]) == (404, "there is no such kernel,")
 
 
@@ -346,7 +346,7 @@ def test_nothing_is_left_of_a_server_that_was_killed(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
 
-    _, alive = psutil.wait_procs([*family, *confined], timeout=10)
+    _, alive = psutil.wait_procs([*family, *confined], timeout=60)
     assert alive == []
     assert [item for item in home.scratch.iterdir() if item.is_dir()]
 

@@ -166,7 +166,7 @@ def test_what_is_configured_otherwise_is_overruled(tmp_path: Path) -> None:
         assert _request(server, "POST", "api/terminals").status_code in (403, 404)
         assert server.status("lsp/status") == 404
         assert server.status("api/contents/.bashrc") == 404
-        header = server.http.get(f"{server.url}api/status", timeout=10).headers
+        header = server.http.get(f"{server.url}api/status", timeout=60).headers
         assert "script-src 'self' 'unsafe-eval'" in header["Content-Security-Policy"]
 
 
@@ -322,7 +322,7 @@ def test_files_are_written_and_read_as_usual(house: House, server: Server) -> No
     assert _save(server, "work/mode.sh", "new") == 200
     assert (house.work / "mode.sh").stat().st_mode & 0o777 == 0o750
     assert server.get("api/contents/work/new.txt")["content"] == "é\n"
-    shown = server.http.get(f"{server.url}files/work/new.txt", timeout=10)
+    shown = server.http.get(f"{server.url}files/work/new.txt", timeout=60)
     assert (shown.text, shown.headers["Content-Type"]) == ("é\n", "text/plain; charset=UTF-8")
     assert _save(server, "work/big.txt", "one ", chunk=1) == 201
     assert _save(server, "work/big.txt", "two", chunk=-1) in (200, 201)
@@ -493,9 +493,9 @@ def test_every_answer_carries_the_policy(house: House, server: Server, path: str
 def test_a_file_of_the_workspace_is_no_script(house: House, server: Server, name: str) -> None:
     (house.work / name).write_text("1")
 
-    answer = server.http.get(f"{server.url}files/work/{name}", timeout=10)
+    answer = server.http.get(f"{server.url}files/work/{name}", timeout=60)
     asked_as = {"Sec-Fetch-Dest": "script"}
-    script = server.http.get(f"{server.url}files/work/{name}", headers=asked_as, timeout=10)
+    script = server.http.get(f"{server.url}files/work/{name}", headers=asked_as, timeout=60)
 
     assert answer.status_code == 200
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -538,6 +538,6 @@ def test_the_guard_knows_the_base_url(tmp_path: Path) -> None:
         theirs = f"{server.url}files/work/a.js"
         assert server.url.endswith("/x/y/")
         assert server.status("nbconvert/pdf/work/n.ipynb") == 403
-        assert server.http.get(theirs, headers=script, timeout=10).status_code == 403
-        assert server.http.get(own, headers=script, timeout=10).status_code in (200, 404)
-        assert "javascript" not in server.http.get(theirs, timeout=10).headers["Content-Type"]
+        assert server.http.get(theirs, headers=script, timeout=60).status_code == 403
+        assert server.http.get(own, headers=script, timeout=60).status_code in (200, 404)
+        assert "javascript" not in server.http.get(theirs, timeout=60).headers["Content-Type"]

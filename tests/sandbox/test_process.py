@@ -326,7 +326,7 @@ def test_signals_reach_the_command() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.terminate()
-        assert process.wait(20) == 5
+        assert process.wait(60) == 5
 
 
 def _alive(marker: str) -> list[int]:
@@ -388,7 +388,7 @@ def test_nothing_outlives_the_sandbox_whoever_is_killed(victim: str) -> None:
         assert _alive(marker)
         os.kill(pids[victim], signal.SIGKILL)
         try:
-            starter.wait(20)
+            starter.wait(60)
         finally:
             starter.kill()
     assert _gone(marker), _alive(marker)

@@ -88,7 +88,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with process:
         assert process.stdout is not None
         output = process.stdout.read().decode(errors="replace")
-        status = process.wait(10)
+        status = process.wait(60)
     page = process.recorder.after(0, 10_000)
     return {
         "status": status,

@@ -174,7 +174,7 @@ def _pool(method: str) -> None:
         assert os.getpid() not in pool.map(_pid, range(6))
     queue = context.Queue()
     queue.put({"sent": "and received"})
-    assert queue.get(timeout=20) == {"sent": "and received"}
+    assert queue.get(timeout=60) == {"sent": "and received"}
     queue.close()
     queue.join_thread()
 
