@@ -62,7 +62,13 @@ def test_help_names_every_command_and_shows_examples() -> None:
     assert "modelarmor run --profile notebook -- python train.py" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["profiles", "--format", "xml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["fly"], ["profiles", "--format", "xml"], ["generate", "m", "--predictions", "0"],
+        ["deploy", "m", "--image", "i", "--timeout", "nan"], ["doctor", "--format", "yaml"],
+    ],
+)  # fmt: skip
 def test_a_mistake_in_the_command_line_is_status_2(arguments: list[str]) -> None:
     done = modelarmor(*arguments)
     assert done.returncode == 2

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from modelarmor.options import seconds, whole
+
 if TYPE_CHECKING:
     from modelarmor.cluster.models import Guard
     from modelarmor.generate.evidence import Evidence
@@ -75,11 +77,12 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
                         help="a Secret with the variables for fetching")  # fmt: skip
     parser.add_argument("--fetch-egress", action="append", default=[], metavar="CIDR:PORT",
                         help="what the pod may reach for fetching; may be repeated")  # fmt: skip
-    parser.add_argument("--replicas", type=int, default=1, metavar="N",
+    parser.add_argument("--replicas", type=whole(1, 10_000), default=1, metavar="N",
                         help="pods at least (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--max-replicas", type=int, default=4, metavar="N",
+    parser.add_argument("--max-replicas", type=whole(1, 10_000), default=4, metavar="N",
                         help="pods at most (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="of each pod")
+    parser.add_argument("--gpus", type=whole(0, 1000), default=0, metavar="N",
+                        help="of each pod")  # fmt: skip
     parser.add_argument("--nim", action="store_true",
                         help="the image is NVIDIA NIM's, which brings its own server; URI is a"
                         " name, and --claim has the weights")  # fmt: skip
@@ -98,7 +101,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
                         " ~/.config/modelarmor/registry.yaml)")  # fmt: skip
     parser.add_argument("--kubeconfig", default="", metavar="FILE", help="instead of kubectl's")
     parser.add_argument("--context", default="", metavar="NAME", help="of the kubeconfig")
-    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS",
+    parser.add_argument("--timeout", type=seconds, default=900.0, metavar="SECONDS",
                         help="within which the new pods serve and the old ones are gone (default:"
                         " %(default)g)")  # fmt: skip
     parser.add_argument("--dry-run", choices=("client",),
