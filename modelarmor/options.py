@@ -23,23 +23,28 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
-def share(text: str) -> float:
-    """A share of one."""
-    value = _real(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r:.80}: give a share from 0 to 1")
-    return value
+def real(least: float, most: float) -> Callable[[str], float]:
+    """A reader of numbers from `least` to `most`."""
+
+    def read(text: str) -> float:
+        value = _number(text)
+        if not least <= value <= most:
+            told = f"give a number from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text!r:.80}: {told}")
+        return value
+
+    return read
 
 
 def seconds(text: str) -> float:
     """A time to wait, of a day at most."""
-    value = _real(text)
+    value = _number(text)
     if not 0 < value <= _LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r:.80}: give seconds, at most {_LONGEST:g}")
     return value
 
 
-def _real(text: str) -> float:
+def _number(text: str) -> float:
     """A number; NaN, which is within no bounds, where it is none."""
     try:
         return float(text)

@@ -10,7 +10,7 @@ from typing import Final
 
 from modelarmor.generate.commands import Progress, read_evidence, write
 from modelarmor.generate.evidence import ATTACKS
-from modelarmor.options import seconds, share, whole
+from modelarmor.options import real, seconds, whole
 from modelarmor.sandbox.resources import Resources
 
 _EXAMPLES: Final = """\
@@ -66,10 +66,13 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         help="with commas (default: 0.01,0.03,0.1,0.3)",
     )  # fmt: skip
     parser.add_argument(
-        "--epsilon", metavar="NUMBER", type=share, help="at which --least-accuracy is asked for"
+        "--epsilon",
+        metavar="NUMBER",
+        type=real(0, 1),
+        help="at which --least-accuracy is asked for",
     )
     parser.add_argument(
-        "--least-accuracy", metavar="SHARE", type=share,
+        "--least-accuracy", metavar="SHARE", type=real(0, 1),
         help="exit 1 where an attack leaves less; needs --epsilon",
     )  # fmt: skip
     parser.add_argument(
@@ -165,7 +168,7 @@ def _attacks(text: str) -> tuple[str, ...]:
 
 
 def _epsilons(text: str) -> tuple[float, ...]:
-    found = tuple(share(part) for part in text.split(","))
+    found = tuple(map(real(0, 1), text.split(",")))
     if len(found) > 20 or 0 in found:
         raise argparse.ArgumentTypeError("give up to 20 shares above 0")
     return found

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelarmor.alerts import Alert
-from modelarmor.options import whole
+from modelarmor.options import real, whole
 from modelarmor.replacing import replacing
 
 if TYPE_CHECKING:
@@ -402,22 +402,19 @@ def _add_guard(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("model", type=Path, metavar="DIR", help="an MLflow model's directory")
     parser.add_argument("--data", type=Path, metavar="FILE", help="known inputs: .csv or .parquet")
-    parser.add_argument("--margin", type=float, default=0.1, metavar="PART",
+    parser.add_argument("--margin", type=real(0, 10), default=0.1, metavar="PART",
                         help="how far beyond the data a number may lie, as a part of the data's"
                         " span (default: %(default)s)")  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: stdout)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="(default: stdout)")
     parser.set_defaults(run=_guard)
 
 
 def _guard(arguments: argparse.Namespace) -> int:
+    from modelarmor.generate.commands import write
     from modelarmor_mlflow.serving import limits
 
     found: Any = limits.from_signature(arguments.model)
     if arguments.data is not None:
         found = limits.with_data(found, arguments.data, margin=arguments.margin)
-    text = limits.write(found)
-    if arguments.output is None:
-        sys.stdout.write(text)
-    else:
-        arguments.output.write_text(text)
+    write(limits.write(found), arguments.output)
     return 0
