@@ -57,7 +57,7 @@ def state_of(pod: dict[str, Any]) -> PodState:
     state = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     canary = _canary(ended)
-    standing, why = _standing(meta, status, state, ended)
+    standing, why = _standing(meta, status, _held_up(status) or state, ended)
     if canary is not None:
         standing, why = "failed", "the canary was not denied"
     return PodState(
@@ -71,6 +71,15 @@ def state_of(pod: dict[str, Any]) -> PodState:
         (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff",
         str((pod.get("spec") or {}).get("nodeName") or ""),
     )
+
+
+def _held_up(status: dict[str, Any]) -> dict[str, Any]:
+    """The state of an init container that is held up: it is before the pod's own."""
+    for container in status.get("initContainerStatuses") or []:
+        state: dict[str, Any] = container.get("state") or {}
+        if (state.get("waiting") or {}).get("reason") in (*_HOPELESS, "ErrImagePull"):
+            return state
+    return {}
 
 
 def _standing(

@@ -46,9 +46,17 @@ class Deployments:
         body = {"metadata": {"name": name, **copy.deepcopy(template["metadata"])}}
         self._store.create(_POD, namespace, body | {"spec": {"nodeName": "node-1"}})
         state = self.broken or {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        first: Object = {"state": {"terminated": {"exitCode": 0}}}
         container = {"state": state, "restartCount": 0}
+        if "waiting" in state:  # the image is pulled for the init container first
+            first = {"state": state}
+            container["state"] = {"waiting": {"reason": "PodInitializing"}}
         phase = "Running" if "running" in state else "Pending"
-        status: dict[str, Any] = {"phase": phase, "containerStatuses": [container]}
+        status: dict[str, Any] = {
+            "phase": phase,
+            "containerStatuses": [container],
+            "initContainerStatuses": [first],
+        }
         self._store.patch(_POD, namespace, name, {"status": status})
         up = int("running" in state)
         numbers = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": up}
