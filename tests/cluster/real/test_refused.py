@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from modelarmor.cluster.client import ClusterError
+from modelarmor import profiles
+from modelarmor.cluster import objects
+from modelarmor.cluster.client import KUBEARMOR, ClusterError
 from modelarmor.cluster.launch import LaunchError
 from tests.cluster.conftest import kernel
 from tests.cluster.real.conftest import Known
@@ -43,5 +45,33 @@ def test_where_nothing_enforces_the_policy_no_kernel_starts(
                 async with kernel(there.here(canary_seconds=2.0), tmp_path, str(uuid.uuid4())):
                     pass
             await there.emptied()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("name", ["notebook", "notebook-online", "untrusted-model"])
+def test_kubearmors_kind_takes_what_is_made_of_a_profile(
+    tmp_path: Path, kinds: None, name: str
+) -> None:
+    places = {
+        "workspace": Path("/workspace"), "home": Path("/home/jovyan"), "tmp": Path("/tmp"),
+        "prefix": Path("/opt/conda"),
+    }  # fmt: skip
+    kernel_id = str(uuid.uuid4())
+
+    async def body() -> None:
+        async with place(tmp_path) as there:
+            chosen = profiles.load(name, **places)
+            settings = objects.PodSettings(there.name, "server-1", "an/image")
+            labels = objects.labels_of(kernel_id, name, settings)
+            secret = objects.secret(kernel_id, labels, {})
+            secret = await there.admin.core.create_namespaced_secret(there.name, secret)
+            policy = objects.policy(kernel_id, chosen, there.name)
+            sent = objects.policy_document(policy, labels, objects.owned_by(secret))
+            group, version, plural = KUBEARMOR
+            made = await there.admin.custom.create_namespaced_custom_object(
+                group, version, there.name, plural, sent
+            )
+            assert made["spec"] == sent["spec"]  # the schema has dropped nothing
 
     asyncio.run(body())
