@@ -29,7 +29,7 @@ from traitlets.config import Configurable
 from modelarmor import profiles
 from modelarmor.alerts import Recorder
 from modelarmor.cluster.client import Cluster, ClusterError
-from modelarmor.cluster.fitting import NoInterpreter, fitted, for_image
+from modelarmor.cluster.fitting import NoInterpreter, baseline, fitted, for_image
 from modelarmor.cluster.forward import Forward
 from modelarmor.cluster.launch import Kernels, Order
 from modelarmor.cluster.objects import (
@@ -104,8 +104,8 @@ class KernelPods(Configurable):
         key_trait=Unicode(),
         value_trait=Unicode(),
         help="""Which file `PREFIX/bin/python` really is in the image of a profile, by the profile's
-        name (`readlink -f` says it). Profiles whose rules name the interpreter, such as gpu, need
-        it: KubeArmor matches files, not links to them.""",
+        name (`readlink -f` says it). Profiles whose rules name the interpreter, gpu and
+        untrusted-model, need it: KubeArmor matches files, not links to them.""",
     ).tag(config=True)
     workspace = Unicode("/workspace", help="Where the workspace is mounted, `${WORKSPACE}`.").tag(
         config=True
@@ -590,7 +590,8 @@ class PodProvisioner(Confined, KernelProvisionerBase):
 
     def _enforced(self, profile: Profile, *, recording: bool) -> Profile:
         """What KubeArmor is given of it."""
-        return fitted(recorded(profile) if recording else profile, CANARY_RULES)
+        chosen = recorded(profile) if recording else profile
+        return fitted(chosen, (*baseline(chosen.policies), *CANARY_RULES))
 
     def stage(self, profile: str | None, *, recording: bool) -> None:
         """Have the next start use this profile, in a new pod; see `Confined.stage`."""

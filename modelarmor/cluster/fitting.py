@@ -1,7 +1,8 @@
 """A profile as KubeArmor's table of a container can hold it.
 
-Two things are known of a pod that are not known of a profile: which file the image's interpreter
-really is (KubeArmor matches files, not links to them), and that the table ends at 256 entries.
+Three things are known of a pod that are not known of a profile: which file the image's interpreter
+really is (KubeArmor matches files, not links to them), that the table ends at 256 entries, and that
+its posture leaves nothing out, not even what every program needs.
 """
 
 from __future__ import annotations
@@ -10,9 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from modelarmor.policy.decide import Operation, Table
+from modelarmor.policy.decide import (
+    BASELINE_DEVICE_DIRECTORIES,
+    BASELINE_DEVICES,
+    BASELINE_FILES,
+    BASELINE_TREES,
+    Operation,
+    Table,
+)
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
-from modelarmor.policy.model import PathRule, Policy, Rule
+from modelarmor.policy.model import Outcome, PathRule, Policy, Rule
 from modelarmor.profiles import Profile
 
 _NAMES: Final = ("python", "python3")
@@ -35,7 +43,7 @@ def for_image(profile: Profile, prefix: str, interpreter: str) -> Profile:
     """
     links = {f"{prefix}/bin/{name}" for name in _NAMES}
 
-    def source(path: str) -> str:
+    def real(path: str) -> str:
         if path not in links:
             return path
         if not interpreter:
@@ -46,20 +54,59 @@ def for_image(profile: Profile, prefix: str, interpreter: str) -> Profile:
             )
         return interpreter
 
-    def changed(rule: PathRule) -> PathRule:
-        return replace(rule, from_source=tuple(dict.fromkeys(map(source, rule.from_source))))
+    def changed(rules: tuple[PathRule, ...]) -> tuple[PathRule, ...]:
+        made = (
+            replace(
+                rule,
+                value=real(rule.value) if rule.match == "path" else rule.value,
+                from_source=tuple(dict.fromkeys(map(real, rule.from_source))),
+            )
+            for rule in rules
+        )
+        return tuple(dict.fromkeys(made))  # what two links lead to is one rule
 
     return replace(
         profile,
         policies=tuple(
-            replace(
-                policy,
-                process=tuple(map(changed, policy.process)),
-                file=tuple(map(changed, policy.file)),
-            )
+            replace(policy, process=changed(policy.process), file=changed(policy.file))
             for policy in profile.policies
         ),
     )
+
+
+def baseline(policies: Sequence[Policy]) -> tuple[PathRule, ...]:
+    """What every program needs, as the rules that are missing for it.
+
+    `decide` leaves it out of the default posture, as AppArmor's profiles do, and so does the
+    sandbox. KubeArmor's BPF-LSM enforcer does not (``match_and_enforce_path_hooks`` in
+    ``KubeArmor/BPF/shared.h``): under posture block nobody could open ``/dev/null``. Libraries are
+    not among them: a rule cannot say "shared objects only", and the linter demands rules for them.
+
+    Args:
+        policies: those of one container, together.
+    """
+    if not any(rule.outcome.action == "Allow" for policy in policies for rule in policy.file):
+        return ()  # then no posture is in effect for files
+    table = Table(policies)
+
+    def left_out(path: str) -> bool:
+        decision = table.decide(Operation("read", path, source="/"))
+        return decision.verdict == "allow" and decision.rule is None
+
+    allow = Outcome("Allow")
+    paths = [
+        PathRule(allow, value=path, read_only=path in BASELINE_FILES)
+        for path in (*BASELINE_DEVICES, *BASELINE_FILES)
+        if left_out(path)
+    ]
+    directories = [
+        PathRule(
+            allow, match="directory", value=path, recursive=True, read_only=path in BASELINE_TREES
+        )
+        for path in (*BASELINE_DEVICE_DIRECTORIES, *BASELINE_TREES)
+        if left_out(f"{path}0")
+    ]
+    return (*paths, *directories)
 
 
 def fitted(profile: Profile, more: Sequence[PathRule]) -> Profile:

@@ -26,6 +26,7 @@ from kubernetes.aio.client import models as k8s
 
 from modelarmor import profiles
 from modelarmor.cluster import objects
+from modelarmor.cluster.fitting import baseline
 from modelarmor.generate.artifact.tree import TreeDigest
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.observe.cage import serving_variables
@@ -267,7 +268,11 @@ def merged(parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[s
         namespace=namespace,
         selector=Selector(match_labels=selected),
         process=tuple(dict.fromkeys(rule for part in parts for rule in part.process)),
-        file=(*dict.fromkeys(rule for part in parts for rule in part.file), *canary),
+        file=(
+            *dict.fromkeys(rule for part in parts for rule in part.file),
+            *baseline(parts),
+            *canary,
+        ),
         network=tuple(dict.fromkeys(rule for part in parts for rule in part.network)),
         capabilities=tuple(rule for part in parts for rule in part.capabilities),
         syscalls=tuple(rule for part in parts for rule in part.syscalls),

@@ -19,6 +19,7 @@ import yaml
 from kubernetes.aio.client import models as k8s
 
 from modelarmor.cluster import canary
+from modelarmor.cluster.fitting import baseline
 from modelarmor.policy import document
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint import lint
@@ -182,7 +183,7 @@ def policy(kernel_id: str, profile: Profile, namespace: str) -> Policy:
         namespace=namespace,
         selector=Selector(match_labels=((KERNEL_LABEL, kernel),)),
         process=tuple(rule for part in parts for rule in part.process),
-        file=(*(rule for part in parts for rule in part.file), *CANARY_RULES),
+        file=(*(rule for part in parts for rule in part.file), *baseline(parts), *CANARY_RULES),
         network=tuple(rule for part in parts for rule in part.network),
         capabilities=tuple(rule for part in parts for rule in part.capabilities),
         syscalls=tuple(rule for part in parts for rule in part.syscalls),
@@ -376,11 +377,24 @@ def _container(
                 name="workspace",
                 mount_path=settings.workspace,
                 sub_path=settings.claim_path or None,
+                read_only=not _may_change(settings.workspace, policy, profile) or None,
             ),
             mount(name="tmp", mount_path=settings.tmp),
             mount(name="shm", mount_path="/dev/shm"),
         ],
     )
+
+
+def _may_change(directory: str, policy: Policy, profile: Profile) -> bool:
+    """Whether the policy lets anybody make files in a directory.
+
+    Where it does not, the mount is to be read-only too: KubeArmor's ``readOnly`` stops writing to
+    what is open, but neither unlink, rename nor truncate (lint MA312).
+    """
+    table = Table([policy], profile.posture)
+    sources = {source for rule in policy.file for source in rule.from_source} | {""}
+    made = (Operation("create", f"{directory}/a", source=source) for source in sources)
+    return any(table.decide(operation).verdict == "allow" for operation in made)
 
 
 def _below(env: Mapping[str, str], top: str) -> list[str]:

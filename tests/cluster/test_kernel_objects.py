@@ -27,7 +27,7 @@ from modelarmor.cluster import canary, fitting, objects
 from modelarmor.cluster.fitting import for_image
 from modelarmor.policy.decide import Operation, OperationKind, Table
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
-from modelarmor.policy.model import Outcome, PathRule, Posture
+from modelarmor.policy.model import Outcome, PathRule, Policy, Posture
 from modelarmor.profiles import Profile
 from tests.cluster.apiserver.kubelet import expanded
 
@@ -53,7 +53,8 @@ def profile(name: str = "notebook") -> Profile:
 def of_the_image(name: str) -> Profile:
     """As the provisioner has it."""
     chosen = for_image(profile(name), "/opt/conda", _INTERPRETER)
-    return fitting.fitted(chosen, objects.CANARY_RULES)
+    more = (*fitting.baseline(chosen.policies), *objects.CANARY_RULES)
+    return fitting.fitted(chosen, more)
 
 
 def plain(make: Any) -> Any:
@@ -175,6 +176,59 @@ def test_what_a_profile_gives_to_be_read_stays_unchanged_while_it_is_recorded() 
         policy.file
     )
     assert table.decide(Operation("read", "/data/needed.csv")).posture
+
+
+def mounted(name: str, *, recording: bool = False) -> dict[str, Any]:
+    """The workspace's mount."""
+    _, labels, owner = parts(name)
+    chosen = of_the_image(name)
+    chosen = recorded(chosen) if recording else chosen
+    policy = objects.policy(_ID, chosen, "kernels")
+    made = plain(
+        lambda: objects.pod(_ID, labels, owner, chosen, policy, ["a"], {"HOME": "/tmp"}, _SETTINGS)
+    )
+    (container,) = made["spec"]["containers"]
+    (mount,) = (item for item in container["volumeMounts"] if item["name"] == "workspace")
+    found: dict[str, Any] = mount
+    return found
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_workspace_that_is_to_be_read_only_is_mounted_so(recording: bool) -> None:
+    # KubeArmor's readOnly would let its files be deleted, renamed and emptied
+    assert mounted("untrusted-model", recording=recording)["readOnly"] is True
+    assert "readOnly" not in mounted("notebook", recording=recording)
+
+
+@pytest.mark.parametrize("name", ["notebook", "notebook-online", "untrusted-model", "gpu"])
+def test_what_every_program_needs_is_in_the_rules_and_not_left_to_the_posture(name: str) -> None:
+    # KubeArmor's posture leaves nothing out
+    table = Table([objects.policy(_ID, of_the_image(name), "kernels")], profile(name).posture)
+    expected: tuple[tuple[str, OperationKind], ...] = (
+        ("/dev/null", "write"),
+        ("/dev/urandom", "read"),
+        ("/dev/pts/0", "write"),
+        ("/etc/ld.so.cache", "read"),
+        ("/etc/localtime", "read"),
+        ("/usr/share/zoneinfo/UTC", "read"),
+        ("/usr/lib/x86_64-linux-gnu/libc.so.6", "read"),
+        (_INTERPRETER, "read"),
+        (_INTERPRETER, "exec"),
+    )
+    for path, kind in expected:
+        # asked by a program that is not the one executed, whose own file may always be
+        decision = table.decide(Operation(kind, path, source="/usr/bin/env", parent="/usr/bin/env"))
+        assert decision.verdict == "allow" and decision.rule is not None, (path, kind)
+    assert table.decide(Operation("write", "/etc/ld.so.cache")).verdict == "block"
+
+
+def test_a_rule_on_a_device_is_not_overruled_by_what_every_program_needs() -> None:
+    allow, block = Outcome("Allow"), Outcome("Block")
+    blocked = PathRule(block, match="directory", value="/dev/", recursive=True)
+    some = PathRule(allow, match="directory", value="/usr/", recursive=True)
+    policies = [Policy("KubeArmorPolicy", "x", file=(some, blocked))]
+    assert not [rule for rule in fitting.baseline(policies) if rule.value.startswith("/dev/")]
+    assert fitting.baseline([Policy("KubeArmorPolicy", "x", file=(blocked,))]) == ()
 
 
 @pytest.mark.skipif(not _CRD.exists(), reason="KubeArmor's CRDs are not here")
