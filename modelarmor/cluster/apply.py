@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from modelarmor.cluster.client import Cluster, ClusterError
+from modelarmor.cluster.fetch import NOT_APPROVED
 from modelarmor.cluster.model_objects import (
     CONFINING,
     ModelObjects,
@@ -122,6 +123,7 @@ class _Rollout:
             if rolled_out(now, generation) and new and not old:
                 return
             _refuse_hopeless(new)
+            _refuse_changed(mine)
             why = next(filter(None, map(_fetching, mine)), "") or _why(new, old)
             if why != said:
                 said = why
@@ -178,13 +180,28 @@ def _why(new: Sequence[PodState], old: int) -> str:
 
 def _fetching(pod: Object) -> str:
     """What the init container said that could not fetch the model; empty where it did not fail."""
+    ended = _fetched(pod)
+    if not ended.get("exitCode"):
+        return ""
+    said = escaped(str(ended.get("message") or "no details")[-400:])
+    return f"fetching the model failed ({ended['exitCode']}): {said}"
+
+
+def _fetched(pod: Object) -> Object:
+    """How the init container ended last; empty where it has not."""
     for container in (pod.get("status") or {}).get("initContainerStatuses") or []:
         states = (container.get("state") or {}, container.get("lastState") or {})
         ended: Object = next((item["terminated"] for item in states if item.get("terminated")), {})
-        if ended.get("exitCode"):
-            said = escaped(str(ended.get("message") or "no details")[-400:])
-            return f"fetching the model failed ({ended['exitCode']}): {said}"
-    return ""
+        if ended:
+            return ended
+    return {}
+
+
+def _refuse_changed(pods: Sequence[Object]) -> None:
+    """Another attempt would find the same files."""
+    for pod in pods:
+        if _fetched(pod).get("exitCode") == NOT_APPROVED:
+            raise RolloutError(_fetching(pod))
 
 
 def _refuse_hopeless(new: Sequence[PodState]) -> None:

@@ -202,6 +202,15 @@ async def test_a_first_revision_that_is_not_confined_leaves_nothing(
 
 
 @on_a_cluster
+async def test_files_that_are_not_the_approved_ones_are_no_reason_to_wait(
+    here: Here, evidence: Evidence
+) -> None:
+    here.controller.unfetched = "MLmodel is not what was approved"
+    with pytest.raises(RolloutError, match=r"is not what was approved; nothing of it is left"):
+        await here.deploy(evidence, 600.0)
+
+
+@on_a_cluster
 async def test_a_deadline_passes_with_the_reason(here: Here, evidence: Evidence) -> None:
     here.controller.broken = {"waiting": {"reason": "ErrImagePull", "message": "slow registry"}}
     with pytest.raises(RolloutError, match=r"not ready in time: .*slow registry"):

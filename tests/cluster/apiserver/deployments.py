@@ -25,6 +25,8 @@ class Deployments:
         self._loop = asyncio.get_running_loop()
         #: state of the container of each pod that is made from now on; None: it runs
         self.broken: Object | None = None
+        #: why the init container ends, if it does not do its part
+        self.unfetched = ""
         #: what happened, in order
         self.log: list[tuple[str, str, str]] = []
         self._made = 0
@@ -47,10 +49,13 @@ class Deployments:
         self._store.create(_POD, namespace, body | {"spec": {"nodeName": "node-1"}})
         state = self.broken or {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
         first: Object = {"state": {"terminated": {"exitCode": 0}}}
-        container = {"state": state, "restartCount": 0}
-        if "waiting" in state:  # the image is pulled for the init container first
+        if self.unfetched:
+            first = {"state": {"terminated": {"exitCode": 65, "message": self.unfetched}}}
+        elif "waiting" in state:  # the image is pulled for the init container first
             first = {"state": state}
-            container["state"] = {"waiting": {"reason": "PodInitializing"}}
+        if first["state"].get("terminated", {}).get("exitCode") != 0:
+            state = {"waiting": {"reason": "PodInitializing"}}
+        container = {"state": state, "restartCount": 0}
         phase = "Running" if "running" in state else "Pending"
         status: dict[str, Any] = {
             "phase": phase,

@@ -164,7 +164,7 @@ async def test_files_that_are_not_the_approved_ones_are_not_served(here: Deploye
         "files", here.there.name, {"data": {"MLmodel": _MLMODEL.replace("iris", "evil")}}
     )
     with pytest.raises(RolloutError, match="is not what was approved"):
-        await here.deploy(60.0)
+        await here.deploy()
 
     async def gone() -> bool:
         return not await _pods(here)
