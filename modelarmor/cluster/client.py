@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 #: without types of its own
 config: Any = _config
 
+#: where a pod finds the service account that it runs as
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CALL_SECONDS: Final = 15.0
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0
@@ -66,7 +68,7 @@ class Cluster:
             ClusterError: neither can be read.
         """
         configuration = client.Configuration()
-        account = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+        account = ACCOUNT / "token"
         try:
             if not kubeconfig and account.exists():
                 config.load_incluster_config(client_configuration=configuration)

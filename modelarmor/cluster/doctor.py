@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 from kubernetes.aio import client
 
-from modelarmor.cluster.client import KUBEARMOR, Cluster, ClusterError
+from modelarmor.cluster.client import ACCOUNT, KUBEARMOR, Cluster, ClusterError
 from modelarmor.cluster.relay import Relay, RelayError
 from modelarmor.policy.select import UNTRACKED_NAMESPACES
 
@@ -92,6 +92,10 @@ async def _known(name: str, check: Awaitable[Check]) -> Check:
     try:
         return await check
     except (ClusterError, ValueError) as error:  # a ValueError: an answer that makes no sense
+        if isinstance(error, ClusterError) and error.status == 403:
+            return Check(name, "unknown", "cannot be known: this account may not look",
+                         "run it as an administrator of the cluster; a server needs no such"
+                         " right")  # fmt: skip
         return Check(name, "unknown", f"cannot be known: {str(error)[:500]}")
 
 
@@ -254,6 +258,15 @@ async def _rights(cluster: Cluster, namespace: str) -> Any:
         yield await _known(
             f"rights: {resource}", _right(cluster, create, namespace, group, resource, verbs)
         )
+    if not ACCOUNT.is_dir():
+        forward = await _known(
+            "rights: pods/portforward",
+            _right(cluster, create, namespace, "", "pods/portforward", ("get",)),
+        )
+        if forward.state == "missing":  # where the server is to run is not known here
+            cure = "a server outside of the cluster needs it, one inside does not"
+            forward = replace(forward, state="warning", cure=f"{cure}: docs/kubernetes.md")
+        yield forward
 
 
 async def _right(
@@ -265,11 +278,12 @@ async def _right(
     verbs: Iterable[str],
 ) -> Check:
     lacking = []
+    kind, _, sub = resource.partition("/")
     for verb in verbs:
         asked = client.V1SelfSubjectAccessReview(
             spec=client.V1SelfSubjectAccessReviewSpec(
                 resource_attributes=client.V1ResourceAttributes(
-                    namespace=namespace, group=group, resource=resource, verb=verb
+                    namespace=namespace, group=group, resource=kind, subresource=sub, verb=verb
                 )
             )
         )

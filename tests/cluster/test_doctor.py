@@ -95,7 +95,8 @@ class Api:
             return 403, {"message": f"{path} is forbidden"}
         if path.endswith("/selfsubjectaccessreviews"):
             asked = body["spec"]["resourceAttributes"]
-            allowed = (asked["verb"], asked["resource"]) not in self.denied
+            what = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+            allowed = (asked["verb"], what) not in self.denied
             return 201, body | {"status": {"allowed": allowed}}
         if path not in self.answers:
             return 404, {"message": f"{path} is not there"}
@@ -201,6 +202,13 @@ def test_each_link_that_is_missing_is_named_with_its_cure(ask: Any, api: Api) ->
     assert all(checks[name]["cure"] for name in missing)
     assert "may not delete in kernels" in checks["rights: pods"]["found"]
     assert "kubearmor-file-posture=block" in checks["namespace"]["cure"]
+
+
+def test_the_right_to_forward_ports_is_for_servers_outside(ask: Any, api: Api) -> None:
+    api.denied = {("get", "pods/portforward")}
+    check = ask()[1]["rights: pods/portforward"]
+    assert check["state"] == "warning"
+    assert "outside of the cluster" in check["cure"]
 
 
 def test_what_may_not_be_read_is_not_known_and_not_assumed(ask: Any, api: Api) -> None:
