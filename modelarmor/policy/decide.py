@@ -47,12 +47,14 @@ which KubeArmor's AppArmor profiles include, is the model), and executing the ca
 caller, come to a Block without qualifiers, the execution is blocked by that rule. Presets stand
 outside the precedence: one that applies and blocks, blocks.
 
-This is how KubeArmor's BPF-LSM enforcer decides (``KubeArmor/BPF/enforcer_path.bpf.c``,
-``shared.h``, v1.7.4), with these deliberate differences, all of which `modelarmor.policy.lint`
-reports: it lets the last writer win on the same key, lets a recursive directory shadow a deeper one
-that is not, ignores patterns, cuts paths at 199 and directories at 64 characters, holds 256
-entries, refuses a non-owner by an Allow with ``ownerOnly`` even under posture ``audit``, does not
-know Multipath TCP as TCP, and has no baseline. As there, a protocol rule disregards the address
+This is how KubeArmor's BPF-LSM enforcer decides (``KubeArmor/BPF/enforcer.bpf.c``, ``shared.h``,
+v1.7.4), with these deliberate differences, which `modelarmor.policy.lint` reports: it lets the last
+writer win on the same key, lets a recursive directory shadow a deeper one that is not, ignores
+patterns, cuts paths at 199 and directories at 64 characters, holds 256 entries, refuses a non-owner
+by an Allow with ``ownerOnly`` and writing by an Allow with ``readOnly`` even under posture
+``audit``, lets an Allow with ``readOnly`` create, delete, rename and change metadata, refuses to
+execute what the file posture refuses to read, does not know Multipath TCP as TCP, and has no
+baseline. As there, a protocol rule disregards the address
 family: ``tcp`` covers every stream socket with protocol 0 or TCP, AF_UNIX included.
 """
 

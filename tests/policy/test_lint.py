@@ -233,6 +233,25 @@ def test_a_file_allow_list_has_to_hold_the_system_libraries() -> None:
     assert "MA302" not in ids(findings(wide, "Allow"))
 
 
+def test_what_kubearmors_posture_refuses_although_it_is_needed_is_told() -> None:
+    both = (
+        directories("file", "dir: /usr/, recursive: true")
+        + "\n"
+        + paths("file", "path: /dev/null", "path: /dev/urandom").split("\n", 1)[1]
+    )
+    narrow = directories("file", "dir: /usr/, recursive: true") + "\n"
+    assert "MA317" in ids(findings(narrow, "Allow"))
+    assert "MA317" not in ids(findings(narrow, "Allow", "audit"))
+    assert "MA317" not in ids(findings(narrow, "Block"))
+    assert "MA317" not in ids(findings(both, "Allow"))
+    outside = paths("process", "path: /opt/program")
+    inside = directories("process", "dir: /usr/bin/, recursive: true")
+    assert "MA316" in ids(findings(narrow + outside, "Allow"))
+    assert "MA316" not in ids(findings(narrow + inside, "Allow"))
+    assert "MA316" not in ids(findings(outside, "Allow"))  # nothing allows files: no posture
+    assert "MA316" not in ids(findings(narrow + outside, "Allow", "audit"))
+
+
 def test_a_network_allow_list_without_tcp_or_udp_is_told() -> None:
     messages = [f.message for f in findings(protocols("protocol: icmp"), "Allow")
                 if f.rule == "MA402"]  # fmt: skip

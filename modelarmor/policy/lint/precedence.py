@@ -103,10 +103,20 @@ _TOOLS = Check(
     "The directory that is allowed holds shells, downloaders and everything else that is "
     "installed, which is what whoever breaks in looks for.",
 )  # fmt: skip
+_OPENED = Check(
+    "MA316", "program-cannot-be-opened", "warning", (BPF_LSM,),
+    "BPF-LSM sees a program opened before it is executed: under posture block, what a process rule "
+    "allows does not start unless a file rule allows to read it, too.",
+)  # fmt: skip
+_DEVICES = Check(
+    "MA317", "allow-list-without-devices", "warning", (BPF_LSM,),
+    "KubeArmor's posture leaves nothing out: with a file Allow and posture block, what no rule "
+    "covers cannot be opened, /dev/null and /dev/urandom included.",
+)  # fmt: skip
 
 CHECKS = (
     _POSTURE, _LOADER, _COUPLED, _CONFLICT, _DUPLICATE, _SHADOWED, _MEANINGLESS, _EVERYTHING,
-    _REDUNDANT, _EXECNAME, _OWNER, _READ_ONLY, _PTS, _VISIBILITY, _TOOLS,
+    _REDUNDANT, _EXECNAME, _OWNER, _READ_ONLY, _PTS, _VISIBILITY, _TOOLS, _OPENED, _DEVICES,
 )  # fmt: skip
 
 #: where the usual distributions have the C library; one of them readable is enough
@@ -115,6 +125,7 @@ _LIBRARIES: Final = (
     "/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib64/libc.so.6", "/lib64/libc.so.6",
     "/usr/lib/libc.so.6", "/lib/ld-musl-x86_64.so.1",
 )  # fmt: skip
+_DEVICES_NEEDED: Final = ("/dev/null", "/dev/urandom")
 _TOOL_NAMES: Final = ("bash", "sh", "dash", "curl", "wget", "nc")
 _TOOL_DIRECTORIES: Final = ("/usr/bin/", "/bin/")
 
@@ -123,6 +134,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Findings on how the rules of a subject work on each other and with the posture."""
     yield from _postures(subject)
     yield from _libraries(subject)
+    yield from _posture_alone(subject)
     yield from _coupling(subject)
     yield from _same_keys(subject)
     yield from _directories(subject)
@@ -189,6 +201,39 @@ def _libraries(subject: Subject) -> Iterator[Finding]:
         "add file Allow rules for /lib/, /usr/lib/, /lib64/ (recursive, readOnly) and"
         " /etc/ld.so.cache",
     )  # fmt: skip
+
+
+def _posture_alone(subject: Subject) -> Iterator[Finding]:
+    """What BPF-LSM's posture refuses although it is needed, or a process rule allows it."""
+    if subject.posture and subject.posture.file == "audit":
+        return
+    files = [*subject.path_rules("file")]
+    allows = [item for item in files if _allows(item.rule)]
+    if not allows:
+        return
+    table = Table(subject.policies)
+    readers = {source for item in files for source in item.rule.from_source} | {"/"}
+
+    def ruled(path: str, source: str) -> bool:
+        return table.decide(Operation("read", path, source=source)).rule is not None
+
+    missing = [path for path in _DEVICES_NEEDED if not any(ruled(path, who) for who in readers)]
+    if missing:
+        yield found(
+            _DEVICES, allows[0].policy, allows[0].rule,
+            f"no rule covers {' and '.join(missing)}, which hardly a program does without",
+            f"add file Allow rules: {', '.join(f'path: {path}' for path in missing)}",
+        )  # fmt: skip
+    for policy, rule in ((item.policy, item.rule) for item in subject.path_rules("process")):
+        if not _allows(rule) or rule.match not in ("path", "directory"):
+            continue
+        path = rule.value if rule.match == "path" else f"{rule.value}a-program"
+        if not any(ruled(path, source) for source in rule.from_source or readers):
+            yield found(
+                _OPENED, policy, rule,
+                f"{rule.value} may be executed, and no file rule lets it be read",
+                "add a file Allow rule for it, with readOnly: true",
+            )  # fmt: skip
 
 
 def _coupling(subject: Subject) -> Iterator[Finding]:
