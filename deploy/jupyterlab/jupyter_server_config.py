@@ -10,6 +10,8 @@ c.KernelPods.images = {
     "notebook": "quay.io/jupyter/scipy-notebook",
     "untrusted-model": "quay.io/jupyter/pytorch-notebook",
 }
+# what `readlink -f /opt/conda/bin/python` says in these images
+c.KernelPods.interpreters = {"untrusted-model": "/opt/conda/bin/python3.13"}
 c.KernelPods.resources = {"notebook": {"requests": {"cpu": "500m", "memory": "1Gi"}}}
 c.KernelPods.claim = "notebooks"
 c.KernelPods.relay = "kubearmor.kubearmor.svc:32767"

@@ -27,7 +27,8 @@ from modelarmor.profiles import Profile
 _log = logging.getLogger(__name__)
 
 _POSTURES: Final = ("file", "network", "capabilities")
-_END_SECONDS: Final = 60.0
+#: a kubelet that has ended the containers may come back to the pod only after a minute and more
+_END_SECONDS: Final = 120.0
 _LOOK_SECONDS: Final = 1.0
 
 #: tells the user what a launch waits for

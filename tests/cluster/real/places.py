@@ -26,6 +26,8 @@ _PATIENCE = 240.0
 #: what docs/kubernetes.md adds for a server that is not on the cluster itself
 _FORWARD = {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}
 IMAGE = os.environ.get("MODELARMOR_TEST_IMAGE", "quay.io/jupyter/base-notebook:latest")
+#: what `readlink -f /opt/conda/bin/python` says in it
+INTERPRETER = os.environ.get("MODELARMOR_TEST_INTERPRETER", "/opt/conda/bin/python3.13")
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Place:
             "server_name": "server-1",
             "kubeconfig": str(self.kubeconfig),
             "launch_seconds": 240.0,
+            "interpreters": {"untrusted-model": INTERPRETER},
         }
         # what has ended stays so, for the test to see
         config = Config({"KernelPods": settings | pods, "KernelManager": {"autorestart": False}})

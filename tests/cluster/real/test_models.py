@@ -25,7 +25,7 @@ from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.pipeline import generate
 from tests.cluster.real import stand_in
 from tests.cluster.real.conftest import Known
-from tests.cluster.real.places import IMAGE, Place, place, until
+from tests.cluster.real.places import IMAGE, INTERPRETER, Place, place, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -65,7 +65,7 @@ class Deployer:
         """Deploy a revision; which."""
         target = models.Target(
             name="iris", namespace=self.there.name, image=IMAGE, prefix=_PREFIX,
-            interpreter=f"{_PREFIX}/bin/python3.11", claim="files",
+            interpreter=INTERPRETER, claim="files",
         )  # fmt: skip
         items = models.manifests(self.evidence, replace(target, **more))
         if not scaled:  # it takes autoscaling/v2, and is tried on its own
