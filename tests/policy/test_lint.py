@@ -146,6 +146,10 @@ PITFALLS: list[tuple[str, str, str, dict[str, str]]] = [
     ("MA410", "presets: [{name: anonymousMapExec, action: Block}]",
      "presets: [{name: anonymousMapExec, action: Audit}]", {}),
     ("MA413", protocols("protocol: icmpv6"), protocols("protocol: icmp"), {}),
+    ("MA415", protocols("protocol: all, action: Allow", "protocol: tcp, action: Block"),
+     protocols("protocol: udp, action: Allow", "protocol: tcp, action: Block"), {}),
+    ("MA415", protocols("protocol: dgram, action: Allow", "protocol: icmp, action: Block"),
+     protocols(f"protocol: dgram, action: Allow, {FROM}", "protocol: icmp, action: Block"), {}),
     ("MA507", 'apparmor: "deny /x r,"', paths("file", "path: /o/f"), {}),
     ("MA502", paths("file", "path: /o/f"), "", {"selector": "selector: {}"}),
     ("MA503", paths("file", "path: /o/f"), "", {
@@ -202,7 +206,7 @@ def test_entries_are_counted_as_the_enforcer_writes_them() -> None:
     (finding,) = [f for f in findings(siblings(sourced), "Allow") if f.rule == "MA101"]
     assert finding.severity == "error"
     assert "259 entries" in finding.message
-    assert entry_cost(inspect(text(protocols("protocol: all")))[0]) == 7
+    assert entry_cost(inspect(text(protocols("protocol: all")))[0]) == 8
     dns = "network:\n  matchDNSQueries: [{domain: example.com}]"
     assert entry_cost(inspect(text(dns))[0]) == 5
 

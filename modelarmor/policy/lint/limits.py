@@ -35,14 +35,15 @@ MAX_PATH: Final = 199
 #: components from which a path is put together in the kernel
 MAX_DEPTH: Final = 20
 _NEARLY_FULL: Final = 200
-_PROTOCOL_ALL_COST: Final = 7
+#: what ``protocol: all`` is written as, beside an entry of its own that nothing looks up
+SOCKET_TYPES: Final = ("stream", "dgram", "raw", "rdm", "seqpacket", "dccp", "packet")
 
 _ENTRIES = Check(
     "MA101", "too-many-entries", "error", (BPF_LSM,),
     "The BPF-LSM enforcer keeps at most 256 entries for a container. What does not fit is left out "
     "with a line in KubeArmor's log and nothing else: a Block that is left out allows. A path "
     "costs one entry for each source; a directory two and one for each ancestor, shared ones once "
-    "for each source; protocol all seven; a DNS domain four, or five with a namespace.",
+    "for each source; protocol all eight; a DNS domain four, or five with a namespace.",
 )  # fmt: skip
 _DIRECTORY = Check(
     "MA102", "directory-too-long", "error", (BPF_LSM,),
@@ -140,8 +141,7 @@ def entry_cost(policies: Iterator[Policy] | list[Policy] | tuple[Policy, ...]) -
                     dns.update((entry.domain, source, cost) for source in sources)
                 case ProtocolRule():
                     kind = "network"
-                    count = _PROTOCOL_ALL_COST if entry.protocol == "all" else 1
-                    names = [f"{entry.protocol}#{n}" for n in range(count)]
+                    names = [entry.protocol, *(SOCKET_TYPES if entry.protocol == "all" else ())]
                 case CapabilityRule():
                     kind, names = "capabilities", [entry.capability]
             if entry.outcome.action == "Allow":

@@ -21,6 +21,7 @@ from modelarmor.policy.lint.finding import (
     Subject,
     found,
 )
+from modelarmor.policy.lint.limits import SOCKET_TYPES
 from modelarmor.policy.model import PRESETS, PROTOCOLS, DnsRule, Policy, PresetRule, ProtocolRule
 
 _UNIX = Check(
@@ -40,8 +41,9 @@ _NO_ADDRESS = Check(
     "cloud's metadata service among them.",
 )  # fmt: skip
 _ALL = Check(
-    "MA404", "protocol-all-costs-seven", "note", (BPF_LSM,),
-    "protocol: all is written as seven of the 256 entries, for each source.",
+    "MA404", "protocol-all-costs-eight", "note", (BPF_LSM,),
+    "protocol: all is written as eight of the 256 entries for each source: the seven types of "
+    "socket, and one that nothing looks up.",
 )  # fmt: skip
 _DNS = Check(
     "MA405", "dns-rule-is-evaded", "warning", (BPF_LSM,),
@@ -88,14 +90,32 @@ _UNKNOWN_NAME = Check(
     "MA414", "unknown-name", "error", EVERYWHERE,
     "A protocol or capability that the enforcer does not know is left out without a word.",
 )  # fmt: skip
+_TYPE_FIRST = Check(
+    "MA415", "socket-type-decides-first", "error", (BPF_LSM,),
+    "BPF-LSM looks up the type of a socket before its protocol, and all is written as the seven "
+    "types, of which the last one written wins: an Allow of all, stream, dgram, raw or seqpacket "
+    "lets pass what a Block of tcp, udp, icmp, icmpv6, sctp or of the type itself was to refuse "
+    "for the same source. In the sandbox Block wins.",
+)  # fmt: skip
 
 CHECKS = (
     _UNIX, _LACKS, _NO_ADDRESS, _ALL, _DNS, _DNS_LENGTH, _HOST_CAPABILITY, _HOST_SOURCE,
     _UNKNOWN_PRESET, _JIT, _PRESET_ACTION, _SYSCALL, _ICMPV6, _UNKNOWN_NAME,
+    _TYPE_FIRST,
 )  # fmt: skip
 
 _STREAMS: Final = frozenset({"tcp", "stream", "all"})
 _DATAGRAMS: Final = frozenset({"udp", "dgram", "all"})
+#: an Allow of which undoes a Block of the key
+_TYPES_OF: Final = {
+    "tcp": frozenset({"all", "stream"}),
+    "udp": frozenset({"all", "dgram"}),
+    "icmp": frozenset({"all", "dgram", "raw"}),
+    "icmpv6": frozenset({"all", "dgram", "raw"}),
+    "sctp": frozenset({"all", "stream", "seqpacket"}),
+    **{name: frozenset({"all", name}) for name in SOCKET_TYPES},
+    "all": frozenset({"all", *SOCKET_TYPES}),
+}
 _MAX_LABELS: Final = 10
 _MAX_DOMAIN: Final = 63
 
@@ -103,6 +123,7 @@ _MAX_DOMAIN: Final = 63
 def check(subject: Subject) -> Iterator[Finding]:
     """Findings on everything but paths."""
     yield from _allow_list(subject)
+    yield from _types_first(subject)
     for policy in subject.policies:
         for rule in policy.network:
             if isinstance(rule, ProtocolRule):
@@ -147,6 +168,31 @@ def _allow_list(subject: Subject) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _types_first(subject: Subject) -> Iterator[Finding]:
+    # By type and source the first Allow: enough to name one for each Block that it undoes.
+    allowed: dict[tuple[str, str], ProtocolRule] = {}
+    blocks: list[tuple[Policy, ProtocolRule]] = []
+    for policy in subject.policies:
+        for rule in policy.network:
+            if isinstance(rule, ProtocolRule) and rule.outcome.action == "Allow":
+                for source in rule.from_source or ("",):
+                    allowed.setdefault((rule.protocol, source), rule)
+            elif isinstance(rule, ProtocolRule) and rule.outcome.action == "Block":
+                blocks.append((policy, rule))
+    for policy, rule in blocks:
+        for source in rule.from_source or ("",):
+            types = sorted(_TYPES_OF.get(rule.protocol, ()))
+            if allow := next((allowed[key] for name in types if (key := (name, source)) in allowed),
+                             None):  # fmt: skip
+                yield found(
+                    _TYPE_FIRST, policy, rule,
+                    f"Block of {rule.protocol} does not hold beside the Allow of {allow.protocol}"
+                    f" ({allow.place})",
+                    "allow the protocols that are needed, by name, instead of the type",
+                )  # fmt: skip
+                break
+
+
 def _protocol(policy: Policy, rule: ProtocolRule) -> Iterator[Finding]:
     action, protocol = rule.outcome.action, rule.protocol
     if protocol not in PROTOCOLS:
@@ -172,9 +218,10 @@ def _protocol(policy: Policy, rule: ProtocolRule) -> Iterator[Finding]:
             "state the hosts and ports in a Kubernetes NetworkPolicy beside this policy",
         )  # fmt: skip
     if protocol == "all" and action != "Audit":
+        entries = (len(SOCKET_TYPES) + 1) * max(1, len(rule.from_source))
         yield found(
             _ALL, policy, rule,
-            f"protocol all takes {7 * max(1, len(rule.from_source))} of the 256 entries",
+            f"protocol all takes {entries} of the 256 entries",
             "name the protocols that matter",
         )  # fmt: skip
     if protocol == "icmpv6":
