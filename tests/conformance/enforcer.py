@@ -75,7 +75,12 @@ class Case:
     @property
     def digest(self) -> str:
         """Of everything above: answers to another case are worth nothing."""
-        whole = json.dumps(self.documents) + repr(self.posture) + repr(self.operations)
+        asked = [
+            (op.kind, op.path, op.source, op.parent, op.owner, op.socket_type, op.protocol)
+            + (op.capability,)
+            for op in self.operations
+        ]
+        whole = json.dumps([self.documents, self.posture.file, asked])
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
