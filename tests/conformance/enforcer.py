@@ -76,8 +76,9 @@ class Case:
     def digest(self) -> str:
         """Of everything above: answers to another case are worth nothing."""
         asked = [
-            (op.kind, op.path, op.source, op.parent, op.owner, op.socket_type, op.protocol)
-            + (op.capability,)
+            (op.kind, op.path, op.source, op.parent, op.owner)
+            if op.path
+            else (op.kind, op.source, op.parent, op.socket_type, op.protocol, op.capability)
             for op in self.operations
         ]
         whole = json.dumps([self.documents, self.posture.file, asked])
