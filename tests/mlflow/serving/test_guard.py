@@ -92,6 +92,63 @@ def test_what_it_does_not_is_refused(body: bytes, kind: str) -> None:
     assert refused.value.kind == kind
 
 
+NAMELESS = Limits(columns=(Column(type="long", maximum=120),))
+NAMELESS_PAIR = Limits(columns=(Column(type="double"), Column(type="long", maximum=120)))
+FLAT = Limits(columns=(Column(shape=(-1, 2), maximum=1),))
+OPTIONAL = Limits(columns=(Column(name="age", type="long", maximum=120, required=False),))
+
+
+@pytest.mark.parametrize(
+    ("request_", "limits"),
+    [
+        ({"messages": [], "age": 999, "income": 1}, TABLE),
+        ({"prompt": "", "age": [999], "income": [1]}, TABLE),
+        ({"input": 1, "age": 999, "dataframe_records": [{"age": 1}]}, OPTIONAL),
+        ({"dataframe_split": {"columns": ["age"], "data": {"age": [999]}}}, OPTIONAL),
+        ({"dataframe_split": {"columns": ["x", "age"], "data": [{"age": 999}]}}, OPTIONAL),
+        ({"dataframe_split": {"columns": {"x": 0, "age": 0}, "data": [[1, 999]]}}, OPTIONAL),
+        ({"dataframe_split": {"columns": ["x"], "data": [[999]]}}, NAMELESS),
+        ({"dataframe_records": [{"x": 999}]}, NAMELESS),
+        ({"inputs": {"x": [999]}}, NAMELESS),
+        ({"prompt": 999}, NAMELESS),
+        ({"dataframe_split": {"columns": ["x", "y"], "data": [[1, 999]]}}, NAMELESS_PAIR),
+        ({"dataframe_records": [{"x": 1, "y": 999}]}, NAMELESS_PAIR),
+        ({"inputs": [[1, 999]]}, NAMELESS_PAIR),
+        ({"dataframe_split": {"columns": ["x", "y"], "data": [[1, 999]]}}, FLAT),
+        ({"dataframe_records": [{"x": 1, "y": 999}]}, FLAT),
+        ({"inputs": {"age": [1, 2, 3, 4], "income": [1, 2, 3, 4]}}, TABLE),
+    ],
+)
+def test_no_other_form_of_a_request_gets_around_the_limits(
+    request_: dict[str, Any], limits: Limits
+) -> None:
+    with pytest.raises(Refused):
+        check(json.dumps(request_).encode(), JSON, limits)
+
+
+@pytest.mark.parametrize(
+    ("request_", "limits"),
+    [
+        ({"messages": [{"role": "user", "content": "hi"}], "age": 30, "income": 1}, TABLE),
+        ({"messages": [{"role": "user", "content": "hi"}] * 9}, Limits(max_rows=3)),
+        ({"dataframe_split": {"columns": ["x"], "data": [30, 31]}}, NAMELESS),
+        ({"dataframe_split": {"data": [[1.5, 30]]}}, NAMELESS_PAIR),
+        ({"inputs": [[1.5, 30], [2, 31]]}, NAMELESS_PAIR),
+        ({"dataframe_split": {"columns": [0, 1], "data": [[0.5, 1]]}}, FLAT),
+        ({"dataframe_split": {"columns": ["x", "y"], "data": [[1, "a"]]}}, Limits()),
+    ],
+)
+def test_honest_requests_of_other_forms_pass(request_: dict[str, Any], limits: Limits) -> None:
+    check(json.dumps(request_).encode(), JSON, limits)
+
+
+@pytest.mark.parametrize("front", ["\ufeff", "\n", "\r\n", " \n", '""\n', '" "\n'])
+@pytest.mark.parametrize("limits", [OPTIONAL, NAMELESS])
+def test_a_csv_is_read_as_pandas_reads_it(front: str, limits: Limits) -> None:
+    with pytest.raises(Refused, match=r"above|names of the columns"):
+        check(f"{front}age\n999\n".encode(), "text/csv", limits)
+
+
 def test_a_csv_is_checked_like_a_table() -> None:
     check(b"age,income\n30,1.5\n", "text/csv", TABLE)
     with pytest.raises(Refused, match="row 0"):

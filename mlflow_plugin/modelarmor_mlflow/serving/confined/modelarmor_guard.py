@@ -59,6 +59,9 @@ _ROWS_LOOKED_AT: Final = 20
 #: whole numbers that MLflow's types hold, and what an integer column of JSON may be
 _INTEGERS: Final = {"integer": 31, "long": 63}
 _NUMBERS: Final = frozenset({"integer", "long", "float", "double"})
+#: where one of them is there, MLflow gives the model the whole request, whatever else is in it
+#: (mlflow 3.17 ``pyfunc/utils/serving_data_parser.py``)
+_CHAT: Final = frozenset({"messages", "prompt", "input"})
 
 
 class GuardError(ValueError):
@@ -392,9 +395,10 @@ def check(body: bytes, content_type: str, limits: Limits) -> Sequence[Row]:
         raise Refused("malformed", 400, "the body is no JSON document") from None
     if not isinstance(request, dict):
         raise Refused("malformed", 400, "the body should be a JSON object")
+    if _CHAT & request.keys():
+        return _check_whole(request, limits)
     if isinstance(split := request.get("dataframe_split"), dict):
-        rows = split.get("data", [])
-        return _check_table(split.get("columns"), rows if isinstance(rows, list) else [], limits)
+        return _check_table(split.get("columns"), split.get("data", []), limits)
     if isinstance(records := request.get("dataframe_records"), list):
         return _check_records(records, limits)
     if "inputs" in request or "instances" in request:
@@ -409,11 +413,12 @@ def _refuse_constant(name: str) -> float:
 
 def _csv(body: bytes) -> tuple[list[str], list[list[Any]]]:
     try:
-        rows = [*csv.reader(io.StringIO(body.decode()))]
+        # as pandas reads it: without the mark of the byte order and empty lines
+        rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"))) if row]
     except (ValueError, csv.Error):
         raise Refused("malformed", 400, "the body is no CSV text in UTF-8") from None
-    if not rows:
-        raise Refused("malformed", 400, "the body is empty")
+    if not rows or not any(name.strip() for name in rows[0]):
+        raise Refused("malformed", 400, "the body should begin with the names of the columns")
     return rows[0], [[_cell(cell) for cell in row] for row in rows[1:]]
 
 
@@ -424,41 +429,74 @@ def _cell(text: str) -> Any:
         return text
 
 
-def _check_table(names: Any, rows: list[Any], limits: Limits) -> Sequence[Row]:
-    columns = {column.name: column for column in limits.columns if column.shape is None}
-    if not isinstance(names, list) or not columns:
-        ordered: list[Column | None] = [*columns.values()]
-    else:
-        _check_names([str(name) for name in names], columns)
-        ordered = [columns.get(str(name)) for name in names]
+def _check_table(names: Any, rows: Any, limits: Limits) -> Sequence[Row]:
+    # pandas takes objects for both, and sorts them into columns by names of their own
+    if not isinstance(names, list | None) or not isinstance(rows, list):
+        raise Refused("malformed", 400, "columns and data of a table should be lists")
+    ordered = _ordered(names, limits)
     _check_count(len(rows), limits)
     for number, row in enumerate(rows):
-        if not isinstance(row, list):
-            _check_value(row, ordered[0] if ordered else None, number, limits)
-            continue
-        if ordered and len(row) != len(ordered):
-            raise Refused("shape", 400, f"row {number} has {len(row)} values, not {len(ordered)}")
-        for value, column in zip(row, ordered or [None] * len(row), strict=True):
+        if isinstance(row, dict) or (len(ordered) > 1 and not isinstance(row, list)):
+            raise Refused("shape", 400, f"row {number} should be a list of values")
+        values = row if isinstance(row, list) else [row]
+        expected = ordered or [None] * len(values)
+        if len(ordered) == 1 and ordered[0] is not None and _is_nameless_tensor(ordered[0]):
+            expected = ordered * len(values)  # MLflow makes one array of the whole table
+        if len(values) != len(expected):
+            raise Refused(
+                "shape", 400, f"row {number} has {len(values)} values, not {len(expected)}"
+            )
+        for value, column in zip(values, expected, strict=True):
             _check_value(value, column, number, limits)
     called = [column.name if column else None for column in ordered]
     return [
-        {name: value for name, value in zip(called, row, strict=True) if name is not None}
+        {name: value for name, value in zip(called, row, strict=False) if name is not None}
         for row in (rows if limits.near else ())
         if isinstance(row, list) and called
     ]
 
 
+def _ordered(names: list[Any] | None, limits: Limits) -> list[Column | None]:
+    """The columns of a table; where the signature has no names, its order counts."""
+    columns = {column.name: column for column in limits.columns}
+    if names is None or not columns or "" in columns:
+        return [*limits.columns]
+    _check_names([str(name) for name in names], columns)
+    return [columns.get(str(name)) for name in names]
+
+
+def _is_nameless_tensor(column: Column) -> bool:
+    return column.shape is not None and not column.name
+
+
+def _by_name(names: Iterable[str], limits: Limits) -> dict[str, Column | None]:
+    """The column of each value that has a name."""
+    columns = {column.name: column for column in limits.columns}
+    nameless = columns.get("")
+    if nameless is not None and len(limits.columns) > 1:
+        raise Refused("schema", 400, "the model's columns have no names: send dataframe_split")
+    names = [*names]
+    if columns:
+        _check_names(names, columns)
+    return {name: columns.get(name, nameless) for name in names}
+
+
 def _check_records(records: list[Any], limits: Limits) -> Sequence[Row]:
-    columns = {column.name: column for column in limits.columns if column.shape is None}
     _check_count(len(records), limits)
     for number, record in enumerate(records):
         if not isinstance(record, dict):
             raise Refused("shape", 400, f"record {number} should be an object")
-        if columns:
-            _check_names(record, columns)
-        for name, value in record.items():
-            _check_value(value, columns.get(name), number, limits)
+        for name, column in _by_name(record, limits).items():
+            _check_value(record[name], column, number, limits)
     return records
+
+
+def _check_whole(request: dict[str, Any], limits: Limits) -> Sequence[Row]:
+    """A request in the form of a chat: columns may stand anywhere among its own names."""
+    _check_strings(request, limits)
+    columns = _by_name(request, limits)
+    known = {name: request[name] for name, column in columns.items() if column is not None}
+    return _check_tensors(known, limits) if known else ()
 
 
 def _check_names(names: Iterable[str], columns: Mapping[str, Column]) -> None:
@@ -472,14 +510,15 @@ def _check_names(names: Iterable[str], columns: Mapping[str, Column]) -> None:
 
 def _check_tensors(inputs: Any, limits: Limits) -> Sequence[Row]:
     if isinstance(inputs, dict):
-        columns = {column.name: column for column in limits.columns}
-        if columns:
-            _check_names(inputs, columns)
-        for name, value in inputs.items():
-            _check_tensor(value, columns.get(name), limits)
+        for name, column in _by_name(inputs, limits).items():
+            _check_tensor(inputs[name], column, limits)
+            if isinstance(inputs[name], list) and (column is None or column.type != "array"):
+                _check_count(len(inputs[name]), limits)
         return _rows_of(inputs) if limits.near else ()
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
         return _check_records(inputs, limits)
+    if len(limits.columns) > 1 and not any(column.name for column in limits.columns):
+        return _check_table(None, inputs, limits)  # MLflow takes them by their order
     only = limits.columns[0] if len(limits.columns) == 1 else None
     _check_tensor(inputs, only, limits)
     if isinstance(inputs, list):
