@@ -14,7 +14,7 @@ from modelarmor import _yaml
 from modelarmor.generate.artifact import mlmodel
 from modelarmor.generate.scan import requirements
 from modelarmor.generate.scan.pickles import allowed
-from modelarmor.generate.scan.report import CARRIES, EVADE, EXECUTE, HIJACK, Report
+from modelarmor.generate.scan.report import CARRIES, EVADE, EXECUTE, HIJACK, SUPPLY, Report
 
 _LOADERS: Final = re.compile(r"mlflow(\.[a-z][a-z0-9_]*){1,3}")
 #: what MLflow writes there itself
@@ -37,6 +37,11 @@ _BESIDE: Final = frozenset({
     "conda.yaml", "conda.yml", "environment.yml", "environment.yaml", "python_env.yaml",
 })  # fmt: skip
 _MAX_BYTES: Final = 1 << 20
+#: as what a file that MLmodel names for an environment is read, and how it must be called for that
+_ENVIRONMENTS: Final[Mapping[str, frozenset[str]]] = {
+    "virtualenv": frozenset({"python_env.yaml"}),
+    "conda": frozenset({"conda.yaml", "conda.yml", "environment.yml", "environment.yaml"}),
+}
 
 
 class Places:
@@ -73,6 +78,7 @@ def look(report: Report, content: bytes, location: str) -> mlmodel.MLmodel | Non
                    location=location, detail=str(error)[:300], techniques=EVADE)  # fmt: skip
         return None
     _look_loader(report, model, location)
+    _look_environment(report, model.pyfunc.get("env"), location)
     for flavor in model.flavors.values():
         _look_flavor(report, flavor, location)
     for key, path in _paths(model.fields):
@@ -102,6 +108,20 @@ def _look_loader(report: Report, model: mlmodel.MLmodel, location: str) -> None:
         report.add("mlmodel-from-code", "high", "Loading it runs a script of the model",
                    location=location, detail="models from code: model_code_path",
                    techniques=CARRIES)  # fmt: skip
+
+
+def _look_environment(report: Report, env: Any, location: str) -> None:
+    """MLflow builds from whatever file is named; one of another name is not looked at as such."""
+    named = env if isinstance(env, Mapping) else {"conda": env}
+    for manager, called in _ENVIRONMENTS.items():
+        file = named.get(manager)
+        if file is not None and str(file).rpartition("/")[2] not in called:
+            report.add(
+                "mlmodel-environment", "high", "The environment is described by an unusual file",
+                location=location, techniques=SUPPLY,
+                detail=f"env: {manager}: {str(file)[:200]} is what MLflow installs from, and is"
+                f" looked at only where it is called {' or '.join(sorted(called))}",
+            )  # fmt: skip
 
 
 def _look_flavor(report: Report, flavor: Mapping[str, Any], location: str) -> None:

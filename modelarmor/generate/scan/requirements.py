@@ -65,7 +65,7 @@ def _look_line(report: Report, text: str, location: str) -> None:
     elif re.match(r"(-r|--requirement|-c|--constraint)\b", text):
         target = text.partition(" ")[2].strip()
         if target not in ("requirements.txt", "constraints.txt"):
-            report.add("requirement-file", "medium", "Requirements lead to another file",
+            report.add("requirement-file", "high", "Requirements lead to another file",
                        location=location, detail=_hide(text), techniques=SUPPLY)  # fmt: skip
     elif (
         re.match(r"(-e|--editable)\b", text)

