@@ -103,6 +103,8 @@ def with_data(limits: Limits, data: Path, *, margin: float = MARGIN) -> Limits:
         if column.name not in frame.columns:
             raise GuardError(f"{data} has no column {column.name!r}, which the signature names")
         low, high = float(frame[column.name].min()), float(frame[column.name].max())
+        if not (math.isfinite(low) and math.isfinite(high)):  # nothing is beyond such a range
+            raise GuardError(f"{data}: column {column.name!r} has no numbers, or infinite ones")
         slack = (high - low) * margin
         columns.append(replace(column, minimum=low - slack, maximum=high + slack))
     if not columns:

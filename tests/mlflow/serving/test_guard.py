@@ -364,6 +364,16 @@ def test_limits_come_from_the_signature_and_from_known_inputs(tmp_path: Path) ->
     assert read(tmp_path / "guard.yaml") == limits
 
 
+@pytest.mark.parametrize("known", ["x,y\n,1\n,2\n", "x,y\ninf,1\n1,2\n"])
+def test_data_from_which_no_range_can_be_learned_is_an_error(tmp_path: Path, known: str) -> None:
+    (tmp_path / "known.csv").write_text(known)
+    limits = Limits(columns=(Column(name="x", type="double"),))
+    with pytest.raises(GuardError, match="no numbers"):
+        with_data(limits, tmp_path / "known.csv")
+    with pytest.raises(GuardError, match="minimum"):
+        Limits.from_json({"columns": [{"name": "x", "minimum": float("nan")}]})
+
+
 def test_a_tensor_of_the_signature_is_read(tmp_path: Path) -> None:
     entry = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}
     (tmp_path / "MLmodel").write_text(

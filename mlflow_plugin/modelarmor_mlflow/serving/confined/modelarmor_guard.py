@@ -164,7 +164,8 @@ def _known(body: Any, kind: type, what: str) -> dict[str, Any]:
 def _column(body: Any) -> Column:
     values = _known(body, Column, "a column's limits")
     for name in ("minimum", "maximum"):
-        if (value := values.get(name)) is not None and not _is_number(value):
+        value = values.get(name)
+        if value is not None and (not _is_number(value) or math.isnan(value)):
             raise GuardError(f"{name} of a column is a number, not {value!r}")
     shape = values.get("shape")
     if shape is not None:
