@@ -138,6 +138,21 @@ async def test_a_broken_stream_leaves_a_mark_in_every_record() -> None:
 
 
 @on_a_loop
+async def test_a_relay_that_has_answered_is_not_said_to_want_tls() -> None:
+    empty = grpc.aio.Metadata()
+    closed = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, empty, empty, details="Socket closed"
+    )
+    standin = StandIn()
+    async with relay(standin):
+        connection = Relay(target=f"127.0.0.1:{standin.port}").open()
+        assert "TLS" in str(connection.explained(closed))
+        await connection.alive(60)
+        assert "TLS" not in str(connection.explained(closed))
+        await connection.close()
+
+
+@on_a_loop
 async def test_a_relay_that_is_killed_is_found_again() -> None:
     record = Recorder("kernel")
     standin = StandIn()

@@ -123,6 +123,7 @@ class Connection:
     def __init__(self, channel: grpc.aio.Channel, relay: Relay) -> None:
         self._channel = channel
         self._relay = relay
+        self._answered = False
         # messages stay bytes here: one that cannot be read must not end the stream unsaid
         self._health = channel.unary_unary(f"/{wire.SERVICE}/HealthCheck")
         self._watch = channel.unary_stream(f"/{wire.SERVICE}/WatchAlerts")
@@ -144,6 +145,7 @@ class Connection:
             raise RelayError(f"the relay {self._relay.target} answered {error}") from None
         if answered != number:
             raise RelayError(f"the relay {self._relay.target} answered something else than asked")
+        self._answered = True
 
     def alerts(self) -> Any:
         """The call whose messages are alerts, of policies alone; it ends when it is cancelled."""
@@ -168,7 +170,8 @@ class Connection:
                 " (its certificate is not vouched for by the ca, or is for another name:"
                 " $MODELARMOR_RELAY_NAME)"
             )
-        if self._relay.ca is None and ("reset" in told or "socket closed" in told):
+        plain = self._relay.ca is None and not self._answered
+        if plain and ("reset" in told or "socket closed" in told):
             return " (perhaps it wants TLS: $MODELARMOR_RELAY_TLS)"
         return ""
 
