@@ -136,7 +136,9 @@ def _grants(
     process = tuple(PathRule(outcome, match="path", value=path) for path in names)
     about |= dict.fromkeys(process, "the Python interpreter, which may start itself anew")
     anchors = list(chosen((event.operation for event in events), gpu=gpu))
-    files = []
+    # KubeArmor sees a program opened before it is executed.
+    files = [PathRule(outcome, match="path", value=path, read_only=True) for path in names]
+    about |= dict.fromkeys(files, "the Python interpreter, which is opened to be executed")
     for anchor in anchors:
         rule = anchor.rule(outcome, interpreters)
         files.append(rule)
