@@ -1,8 +1,7 @@
 """A profile as KubeArmor's table of a container can hold it.
 
-Three things are known of a pod that are not known of a profile: which file the image's interpreter
-really is (KubeArmor matches files, not links to them), that the table ends at 256 entries, and that
-its posture leaves nothing out, not even what every program needs.
+Two things are known of a pod that are not known of a profile: which file the image's interpreter
+really is (KubeArmor matches files, not links to them), and that the table ends at 256 entries.
 """
 
 from __future__ import annotations
@@ -11,16 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from modelarmor.policy.decide import (
-    BASELINE_DEVICE_DIRECTORIES,
-    BASELINE_DEVICES,
-    BASELINE_FILES,
-    BASELINE_TREES,
-    Operation,
-    Table,
-)
+from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
-from modelarmor.policy.model import Outcome, PathRule, Policy, Rule
+from modelarmor.policy.model import PathRule, Policy, Rule
 from modelarmor.profiles import Profile
 
 _NAMES: Final = ("python", "python3")
@@ -72,41 +64,6 @@ def for_image(profile: Profile, prefix: str, interpreter: str) -> Profile:
             for policy in profile.policies
         ),
     )
-
-
-def baseline(policies: Sequence[Policy]) -> tuple[PathRule, ...]:
-    """What every program needs, as the rules that are missing for it.
-
-    `decide` leaves it out of the default posture, as AppArmor's profiles do, and so does the
-    sandbox. KubeArmor's BPF-LSM enforcer does not (``match_and_enforce_path_hooks`` in
-    ``KubeArmor/BPF/shared.h``): under posture block nobody could open ``/dev/null``. Libraries are
-    not among them: a rule cannot say "shared objects only", and the linter demands rules for them.
-
-    Args:
-        policies: those of one container, together.
-    """
-    if not any(rule.outcome.action == "Allow" for policy in policies for rule in policy.file):
-        return ()  # then no posture is in effect for files
-    table = Table(policies)
-
-    def left_out(path: str) -> bool:
-        decision = table.decide(Operation("read", path, source="/"))
-        return decision.verdict == "allow" and decision.rule is None
-
-    allow = Outcome("Allow")
-    paths = [
-        PathRule(allow, value=path, read_only=path in BASELINE_FILES)
-        for path in (*BASELINE_DEVICES, *BASELINE_FILES)
-        if left_out(path)
-    ]
-    directories = [
-        PathRule(
-            allow, match="directory", value=path, recursive=True, read_only=path in BASELINE_TREES
-        )
-        for path in (*BASELINE_DEVICE_DIRECTORIES, *BASELINE_TREES)
-        if left_out(f"{path}0")
-    ]
-    return (*paths, *directories)
 
 
 def fitted(profile: Profile, more: Sequence[PathRule]) -> Profile:

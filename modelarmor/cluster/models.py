@@ -26,12 +26,12 @@ from kubernetes.aio.client import models as k8s
 
 from modelarmor import profiles
 from modelarmor.cluster import objects
-from modelarmor.cluster.fitting import baseline
 from modelarmor.generate.artifact.tree import TreeDigest
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.observe.cage import serving_variables
 from modelarmor.generate.workload import egress_of
 from modelarmor.policy import document
+from modelarmor.policy.baseline import baseline_rules
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint import lint
 from modelarmor.policy.model import Outcome, PathRule, Policy, Posture, Selector
@@ -270,7 +270,7 @@ def merged(parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[s
         process=tuple(dict.fromkeys(rule for part in parts for rule in part.process)),
         file=(
             *dict.fromkeys(rule for part in parts for rule in part.file),
-            *baseline(parts),
+            *baseline_rules(parts),
             *canary,
         ),
         network=tuple(dict.fromkeys(rule for part in parts for rule in part.network)),

@@ -19,8 +19,8 @@ import yaml
 from kubernetes.aio.client import models as k8s
 
 from modelarmor.cluster import canary
-from modelarmor.cluster.fitting import baseline
 from modelarmor.policy import document
+from modelarmor.policy.baseline import baseline_rules
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint import lint
 from modelarmor.policy.model import (
@@ -183,7 +183,11 @@ def policy(kernel_id: str, profile: Profile, namespace: str) -> Policy:
         namespace=namespace,
         selector=Selector(match_labels=((KERNEL_LABEL, kernel),)),
         process=tuple(rule for part in parts for rule in part.process),
-        file=(*(rule for part in parts for rule in part.file), *baseline(parts), *CANARY_RULES),
+        file=(
+            *(rule for part in parts for rule in part.file),
+            *baseline_rules(parts),
+            *CANARY_RULES,
+        ),
         network=tuple(rule for part in parts for rule in part.network),
         capabilities=tuple(rule for part in parts for rule in part.capabilities),
         syscalls=tuple(rule for part in parts for rule in part.syscalls),

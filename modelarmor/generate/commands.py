@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -19,6 +19,8 @@ from modelarmor import profiles
 from modelarmor.generate.evidence import MAX_BYTES, SEVERITIES, Evidence, EvidenceError
 from modelarmor.options import seconds, whole
 from modelarmor.policy import document
+from modelarmor.policy.baseline import baseline_rules
+from modelarmor.policy.model import Policy
 from modelarmor.replacing import replacing
 
 _REVIEW_EXAMPLES: Final = """\
@@ -225,6 +227,7 @@ def _places(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _filled(policy: str, places: Mapping[str, Path]) -> str:
+    """The policy for a place, with what KubeArmor's posture would refuse to every program there."""
     filled = profiles.fill(
         policy,
         name="<generated policy>",
@@ -234,7 +237,17 @@ def _filled(policy: str, places: Mapping[str, Path]) -> str:
         tmp=places["tmp"],
         workspace=places["tmp"],  # which a generated policy does not name
     )
-    return document.dump(filled)
+    return document.dump([*filled, *_needs(filled)])
+
+
+def _needs(policies: Sequence[Policy]) -> Iterator[Policy]:
+    """A policy of its own, since a message or severity of the others would be inherited."""
+    if rules := baseline_rules(policies):
+        first = policies[0]
+        yield Policy(
+            first.kind, f"{first.name}-needs", namespace=first.namespace, selector=first.selector,
+            file=rules,
+        )  # fmt: skip
 
 
 def _input(file: Path | None) -> Any:

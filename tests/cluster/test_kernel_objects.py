@@ -25,6 +25,7 @@ from traitlets.config import Config
 from modelarmor import profiles
 from modelarmor.cluster import canary, fitting, objects
 from modelarmor.cluster.fitting import for_image
+from modelarmor.policy.baseline import baseline_rules
 from modelarmor.policy.decide import Operation, OperationKind, Table
 from modelarmor.policy.lint.limits import MAX_ENTRIES, entry_cost
 from modelarmor.policy.model import Outcome, PathRule, Policy, Posture
@@ -53,7 +54,7 @@ def profile(name: str = "notebook") -> Profile:
 def of_the_image(name: str) -> Profile:
     """As the provisioner has it."""
     chosen = for_image(profile(name), "/opt/conda", _INTERPRETER)
-    more = (*fitting.baseline(chosen.policies), *objects.CANARY_RULES)
+    more = (*baseline_rules(chosen.policies), *objects.CANARY_RULES)
     return fitting.fitted(chosen, more)
 
 
@@ -227,8 +228,8 @@ def test_a_rule_on_a_device_is_not_overruled_by_what_every_program_needs() -> No
     blocked = PathRule(block, match="directory", value="/dev/", recursive=True)
     some = PathRule(allow, match="directory", value="/usr/", recursive=True)
     policies = [Policy("KubeArmorPolicy", "x", file=(some, blocked))]
-    assert not [rule for rule in fitting.baseline(policies) if rule.value.startswith("/dev/")]
-    assert fitting.baseline([Policy("KubeArmorPolicy", "x", file=(blocked,))]) == ()
+    assert not [rule for rule in baseline_rules(policies) if rule.value.startswith("/dev/")]
+    assert baseline_rules([Policy("KubeArmorPolicy", "x", file=(blocked,))]) == ()
 
 
 @pytest.mark.skipif(not _CRD.exists(), reason="KubeArmor's CRDs are not here")

@@ -117,6 +117,7 @@ def test_a_policy_filled_in_for_a_container_names_its_directories(
     assert {"/opt/model/", "/opt/env/lib/", "/scratch/"} <= {
         place for value in granted for place in (value, f"{Path(value).parent}/")
     }
+    assert "/dev/null" in granted  # KubeArmor's posture leaves nothing out
     assert "${" not in to.read_text()
     assert "${MODEL}" in Evidence.loads((tmp_path / "app.evidence.json").read_bytes()).policy
 
