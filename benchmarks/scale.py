@@ -194,7 +194,8 @@ def _profile(name: str) -> Profile:
         tmp=Path("/tmp"),
         prefix=Path("/opt/conda"),
     )
-    return fitted(for_image(profile, "/opt/conda", _INTERPRETER), objects.CANARY_RULES)
+    chosen = for_image(profile, "/opt/conda", _INTERPRETER)
+    return fitted(chosen, objects.rules_beside(chosen.policies))
 
 
 def _foreign_alerts(seconds: float) -> float:

@@ -33,17 +33,16 @@ from modelarmor.cluster.fitting import NoInterpreter, fitted, for_image
 from modelarmor.cluster.forward import Forward
 from modelarmor.cluster.launch import Kernels, Order
 from modelarmor.cluster.objects import (
-    CANARY_RULES,
     PORT_NAMES,
     PodSettings,
     PolicyRefused,
     connection_file,
     name_of,
     policy,
+    rules_beside,
 )
 from modelarmor.cluster.plan import ClusterPlan, plan
 from modelarmor.cluster.relay import Feed, Relay, RelayError
-from modelarmor.policy.baseline import baseline_rules
 from modelarmor.profiles import Profile
 from modelarmor.sandbox import CannotConfine
 from modelarmor_jupyter import starting
@@ -592,7 +591,7 @@ class PodProvisioner(Confined, KernelProvisionerBase):
     def _enforced(self, profile: Profile, *, recording: bool) -> Profile:
         """What KubeArmor is given of it."""
         chosen = recorded(profile) if recording else profile
-        return fitted(chosen, (*baseline_rules(chosen.policies), *CANARY_RULES))
+        return fitted(chosen, rules_beside(chosen.policies))
 
     def stage(self, profile: str | None, *, recording: bool) -> None:
         """Have the next start use this profile, in a new pod; see `Confined.stage`."""

@@ -165,6 +165,11 @@ def owned_by(owner: k8s.V1Secret) -> k8s.V1OwnerReference:
     )
 
 
+def rules_beside(policies: Sequence[Policy]) -> tuple[PathRule, ...]:
+    """What a kernel's policy has beside its profile's own: what every program needs, the canary."""
+    return (*baseline_rules(policies), *CANARY_RULES)
+
+
 def policy(kernel_id: str, profile: Profile, namespace: str) -> Policy:
     """The profile's policies as one document for exactly this pod, with the canary's rules.
 
@@ -183,11 +188,7 @@ def policy(kernel_id: str, profile: Profile, namespace: str) -> Policy:
         namespace=namespace,
         selector=Selector(match_labels=((KERNEL_LABEL, kernel),)),
         process=tuple(rule for part in parts for rule in part.process),
-        file=(
-            *(rule for part in parts for rule in part.file),
-            *baseline_rules(parts),
-            *CANARY_RULES,
-        ),
+        file=(*(rule for part in parts for rule in part.file), *rules_beside(parts)),
         network=tuple(rule for part in parts for rule in part.network),
         capabilities=tuple(rule for part in parts for rule in part.capabilities),
         syscalls=tuple(rule for part in parts for rule in part.syscalls),

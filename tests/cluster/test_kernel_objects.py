@@ -54,8 +54,7 @@ def profile(name: str = "notebook") -> Profile:
 def of_the_image(name: str) -> Profile:
     """As the provisioner has it."""
     chosen = for_image(profile(name), "/opt/conda", _INTERPRETER)
-    more = (*baseline_rules(chosen.policies), *objects.CANARY_RULES)
-    return fitting.fitted(chosen, more)
+    return fitting.fitted(chosen, objects.rules_beside(chosen.policies))
 
 
 def plain(make: Any) -> Any:
