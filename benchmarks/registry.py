@@ -31,7 +31,8 @@ import requests
 import yaml
 
 from benchmarks import table
-from tests.mlflow.support import Reviewer, Server, free_port
+from tests.mlflow.support import Reviewer, Server
+from tests.ports import free_port
 
 OURS, PLAIN = "ModelArmor", "plain MLflow"
 _BIN = Path(sys.executable).parent

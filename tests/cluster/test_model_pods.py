@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from tests.cluster.apiserver.kubelet import Kubelet
 from tests.cluster.apiserver.server import ApiServer
 from tests.cluster.conftest import BLOCK
 from tests.mlflow.serving.conftest import write_model
+from tests.ports import free_port
 
 NAMESPACE = "models"
 _SECONDS = 60
@@ -56,8 +56,7 @@ def deploy(
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., list[dict[str, Any]]]:
     """What `modelarmor deploy` prints, for a port and directories that this machine has."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        monkeypatch.setattr(models, "PORT", free.getsockname()[1])
+    monkeypatch.setattr(models, "PORT", free_port())
     monkeypatch.setattr(models, "TMP", "/mnt/scratch")
     file = tmp_path / "evidence.json"
     file.write_text(evidence.dumps())

@@ -13,6 +13,7 @@ from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from nbclient import NotebookClient
 
 from modelarmor.alerts import Alert, Page, Recorder
+from tests.ports import sockets_of_its_own
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLAIN = "python3"
@@ -46,7 +47,7 @@ def run(example: str, workspace: Path, kernel: str = "") -> dict[str, Cell]:
     )
     client.create_kernel_manager()
     done: dict[str, Cell] = {}
-    with client.setup_kernel():
+    with sockets_of_its_own(client.km), client.setup_kernel():
         seen = 0
         for number, cell in enumerate(notebook.cells):
             client.execute_cell(cell, number)

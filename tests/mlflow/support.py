@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,16 +25,11 @@ from modelarmor_mlflow import deciding, keys, names, trust
 from modelarmor_mlflow.statements import Waiver
 
 from modelarmor.generate.artifact import own
+from tests.ports import free_port
 
 KIT = Path(__file__).parent / "kit"
 #: what a version needs to be promoted under the configuration of these tests
 PATIENCE = 90.0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(condition, what):

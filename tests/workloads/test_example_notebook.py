@@ -13,6 +13,7 @@ from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from nbclient import NotebookClient
 
 from modelarmor.alerts import Alert
+from tests.ports import sockets_of_its_own
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "malicious-model" / "malicious-model.ipynb"
 KEY, SHELL, NETWORK, STAY = (
@@ -68,7 +69,7 @@ def run(home: Path, kernel: str = "") -> Run:
         resources={"metadata": {"path": str(workspace)}},
     )
     client.create_kernel_manager()
-    with client.setup_kernel():
+    with sockets_of_its_own(client.km), client.setup_kernel():
         for number, cell in enumerate(notebook.cells):
             client.execute_cell(cell, number)
         provisioner = client.km.provisioner
