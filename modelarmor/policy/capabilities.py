@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 #: each at its number in include/uapi/linux/capability.h, as of Linux 6.18
@@ -16,3 +17,15 @@ CAPABILITIES: Final = (
 
 #: what KubeArmor's definitions enumerate; Linux has more since
 KNOWN_TO_KUBEARMOR: Final = CAPABILITIES[: CAPABILITIES.index("mac_admin") + 1]
+
+
+def mask(names: Iterable[str]) -> int:
+    """The bits of capabilities, as in ``CapEff`` of proc_pid_status(5).
+
+    Raises:
+        ValueError: there is no such capability.
+    """
+    names = set(names)
+    if unknown := names - set(CAPABILITIES):
+        raise ValueError(f"no such capability: {', '.join(sorted(unknown))}")
+    return sum(1 << CAPABILITIES.index(name) for name in names)

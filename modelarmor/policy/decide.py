@@ -54,10 +54,11 @@ patterns, cuts paths at 199 and directories at 64 characters, holds 256 entries,
 by an Allow with ``ownerOnly`` and writing by an Allow with ``readOnly`` even under posture
 ``audit``, lets an Allow with ``readOnly`` create, delete, rename and change metadata, refuses to
 execute what the file posture refuses to read, looks up a socket's type before its protocol (so that
-an Allow of the type undoes a Block of the protocol), and has no baseline. Three more it has no
-check for: it does not know Multipath TCP as TCP, takes ``sctp`` for every ``SOCK_SEQPACKET`` with
-protocol 0, and has no exemption for the caller's own file. As there, a protocol rule disregards the
-address family: ``tcp`` covers every stream socket with protocol 0 or TCP, AF_UNIX included.
+an Allow of the type undoes a Block of the protocol), takes ``sctp`` for every ``SOCK_SEQPACKET``
+with protocol 0, has no baseline and no exemption for the caller's own file, counts ``argv[0]``
+among the arguments, takes ``pts: false`` to say who is refused, and by ``protectProc`` refuses all
+of ``/proc`` but the caller's own directory. As there, a protocol rule disregards the address
+family: ``tcp`` covers every stream socket with protocol 0 or TCP, AF_UNIX included.
 ``tests/conformance/enforcer.py`` compares both on random policies.
 """
 

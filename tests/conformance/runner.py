@@ -31,8 +31,8 @@ from .workloads import Workload
 #: where the data lies: beside a checkout, or where this says
 DATA_VARIABLE: Final = "MODELARMOR_CONFORMANCE"
 RUNNABLE: Final = ("yes", "yes+selector", "partial")
-_POLICY: Final = "/run/conformance/policy.yaml"
-_ALERTS: Final = "/run/conformance/alerts.jsonl"
+POLICY: Final = "/run/conformance/policy.yaml"
+ALERTS: Final = "/run/conformance/alerts.jsonl"
 _DENIED: Final = "Permission denied"
 #: for a workload that no policy selects: confined, and nothing refused
 _NO_RULES: Final = {
@@ -103,7 +103,7 @@ class Result:
 
 def run_case(case: Mapping[str, Any], images: Images, scratch: Path) -> Result:
     """Run every step of `case`, and look at everything that it expects."""
-    run = _Run(case, images, scratch)
+    run = Run(case, images, scratch)
     try:
         for step in case["steps"]:
             run.step(step)
@@ -119,7 +119,7 @@ class _CannotRun(Exception):
 
 
 @dataclass(frozen=True)
-class _Done:
+class Done:
     """A command that ran, and the alerts that the sandbox wrote meanwhile."""
 
     workload: Workload
@@ -132,7 +132,7 @@ class _Done:
         return _DENIED in self.ran.output or self.ran.status not in (0, None)
 
 
-class _Run:
+class Run:
     def __init__(self, case: Mapping[str, Any], images: Images, scratch: Path) -> None:
         self.result = Result(case["id"])
         self._case = case
@@ -145,7 +145,7 @@ class _Run:
         self._active = [] if _applies(case) else list(case["policies"])
         self._posture: dict[str, dict[str, str]] = {}
         #: commands since an expectation was last followed by a command
-        self._window: list[_Done] = []
+        self._window: list[Done] = []
         self._asked = False
 
     def close(self) -> None:
@@ -210,23 +210,23 @@ class _Run:
         if expected := step.get("expect_telemetry"):
             self._expect_telemetry(step["expected"], expected, done)
 
-    def _confined(self, workload: Workload, argv: Sequence[str], *, tty: bool) -> _Done:
+    def _confined(self, workload: Workload, argv: Sequence[str], *, tty: bool) -> Done:
         try:
-            ours = [policy for policy in self._active if _is_for(policy, workload)]
+            ours = [policy for policy in self._active if is_for(policy, workload)]
         except document.PolicyError as error:
             raise _CannotRun(f"a policy is not accepted: {error}") from error
         machine = self._machine(workload)
         posture = {"file": "block", "network": "block", "capabilities": "block"}
         posture |= self._posture.get(workload.namespace, {})
         ran = machine.run(
-            _command(argv, posture),
+            command(argv, posture),
             tty=tty,
-            files={_POLICY: yaml.safe_dump_all(ours or [_NO_RULES]), _ALERTS: None},
-            read=[_ALERTS],
+            files={POLICY: yaml.safe_dump_all(ours or [_NO_RULES]), ALERTS: None},
+            read=[ALERTS],
         )
-        lines = ran.files.get(_ALERTS, "").splitlines()
+        lines = ran.files.get(ALERTS, "").splitlines()
         alerts = [_placed(Alert.from_json(line), workload) for line in lines]
-        return _Done(workload, argv, ran, alerts)
+        return Done(workload, argv, ran, alerts)
 
     def _machine(self, workload: Workload) -> Machine:
         key = (workload.namespace, tuple(sorted(workload.labels.items())), workload.container)
@@ -268,7 +268,7 @@ class _Run:
         if _DENIED in self._window[-1].ran.output:
             check.problem = _told(self._window[-1])
 
-    def _expect_telemetry(self, expected: str, wanted: Mapping[str, str], done: _Done) -> None:
+    def _expect_telemetry(self, expected: str, wanted: Mapping[str, str], done: Done) -> None:
         """The older scenarios: an action that must have, or must not have, been reported."""
         by_posture = wanted["action"] == "default"
         action = "Block" if by_posture else wanted["action"]
@@ -311,7 +311,7 @@ def _by_file(case: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _is_for(policy: Mapping[str, Any], workload: Workload) -> bool:
+def is_for(policy: Mapping[str, Any], workload: Workload) -> bool:
     (loaded,) = document.load(yaml.safe_dump(policy))
     return selects(
         loaded,
@@ -322,12 +322,12 @@ def _is_for(policy: Mapping[str, Any], workload: Workload) -> bool:
     )
 
 
-def _command(argv: Sequence[str], posture: Mapping[str, str]) -> list[str]:
+def command(argv: Sequence[str], posture: Mapping[str, str]) -> list[str]:
     """``modelarmor run``, from this checkout, with what KubeArmor's tests set."""
     start = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r});"
     start += " from modelarmor.cli import main; sys.exit(main())"
-    words = [sys.executable, "-I", "-B", "-c", start, "run", "--alerts", _ALERTS]
-    words += ["--capabilities", "docker", *_posture_words(posture), "--policy", _POLICY]
+    words = [sys.executable, "-I", "-B", "-c", start, "run", "--alerts", ALERTS]
+    words += ["--capabilities", "docker", *_posture_words(posture), "--policy", POLICY]
     return [*words, "--", *argv]
 
 
@@ -355,9 +355,9 @@ def _placed(alert: Alert, workload: Workload) -> Alert:
     return Alert.from_json(alert.to_json() | {k: v for k, v in names.items() if v})
 
 
-def _wrong_outcome(step: Mapping[str, Any], done: _Done) -> str:
+def _wrong_outcome(step: Mapping[str, Any], done: Done) -> str:
     """What is wrong with a command's outcome; empty when it is as the case expects."""
-    if done.ran.status == CANNOT_CONFINE or _ALERTS not in done.ran.files:
+    if done.ran.status == CANNOT_CONFINE or ALERTS not in done.ran.files:
         return "the sandbox did not start"
     assertion = step.get("assert")
     if not gomega.vacuous(assertion):
@@ -392,7 +392,7 @@ def _words(fields: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in fields.items() if value)
 
 
-def _told(done: _Done) -> str:
+def _told(done: Done) -> str:
     return f"status {done.ran.status}, output {done.ran.output[-300:]!r}, {_listed(done.alerts)}"
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modelarmor.policy.lint import entry_cost
+from modelarmor.policy.lint import entry_cost, lint
 
-from . import enforcer
+from . import drawn, enforcer
 
-_VARIABLE = "KUBEARMOR_CODE"
+CODE_VARIABLE = "KUBEARMOR_CODE"
 #: departures that no check of the linter is about, and `docs/kubearmor.md` is
-_DOCUMENTED = {"own executable", "seqpacket is sctp"}
+_DOCUMENTED = {"own executable"}
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[int, tuple[enforcer.Case, enforcer.Answers]]:
+def recorded() -> dict[int, tuple[drawn.Case, enforcer.Answers]]:
     found = {}
     for seed, (digest, answers) in enforcer.recorded().items():
-        case = enforcer.case(seed)
+        case = drawn.case(seed)
         assert case.digest == digest, (
             f"seed {seed} no longer draws the case that was asked:"
             " run python -m tests.conformance.enforcer DIRECTORY --write"
@@ -30,7 +31,7 @@ def recorded() -> dict[int, tuple[enforcer.Case, enforcer.Answers]]:
     return found
 
 
-Recorded = dict[int, tuple[enforcer.Case, enforcer.Answers]]
+Recorded = dict[int, tuple[drawn.Case, enforcer.Answers]]
 
 
 def test_verdicts_differ_only_where_a_check_or_the_page_says_so(recorded: Recorded) -> None:
@@ -64,8 +65,22 @@ def test_what_the_page_documents_occurs_in_what_was_recorded(recorded: Recorded)
     assert reasons > _DOCUMENTED
 
 
-@pytest.mark.skipif(_VARIABLE not in os.environ, reason=f"{_VARIABLE} names no directory")
+@pytest.mark.skipif(CODE_VARIABLE not in os.environ, reason=f"{CODE_VARIABLE} names no directory")
 def test_kubearmors_code_still_answers_as_recorded(recorded: Recorded) -> None:
-    with enforcer.enforcer(Path(os.environ[_VARIABLE])) as real:
+    with enforcer.enforcer(Path(os.environ[CODE_VARIABLE])) as real:
         for seed, (case, answers) in recorded.items():
             assert real.answers(case) == answers, seed
+
+
+@pytest.mark.skipif(CODE_VARIABLE not in os.environ, reason=f"{CODE_VARIABLE} names no directory")
+@pytest.mark.skipif(not shutil.which(enforcer.PARSER), reason=f"no {enforcer.PARSER} here")
+def test_a_profile_that_apparmor_refuses_is_told(recorded: Recorded) -> None:
+    refused = 0
+    with enforcer.enforcer(Path(os.environ[CODE_VARIABLE])) as real:
+        for seed in (*range(40), *range(500, 560)):
+            case, _ = recorded[seed]
+            why = enforcer.refused_by_apparmor(real.apparmor(case))
+            refused += bool(why)
+            told = {f.rule for f in lint(case.policies, posture=case.posture)}
+            assert not why or told & {"MA113", "MA417"}, (seed, why)
+    assert refused > 10

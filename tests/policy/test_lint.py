@@ -78,8 +78,19 @@ def protocols(*entries: str) -> str:
     return paths("network", *entries).replace("matchPaths", "matchProtocols")
 
 
+def capabilities(*entries: str) -> str:
+    named = (f"capability: {entry}" for entry in entries)
+    return paths("capabilities", *named).replace("matchPaths", "matchCapabilities")
+
+
+def domains(*entries: str) -> str:
+    named = (f"domain: {entry}" for entry in entries)
+    return paths("network", *named).replace("matchPaths", "matchDNSQueries")
+
+
 LONG_DIRECTORY = "/usr/local/lib/python3.11/dist-packages/tensorflow/include/external/"
 FROM = "fromSource: [{path: /opt/x/tool}]"
+BOTH = "fromSource: [{path: /opt/x/tool}, {path: /o/x}]"
 HOST = {"kind": "KubeArmorHostPolicy"}
 CLUSTER = {"kind": "KubeArmorClusterPolicy"}
 
@@ -99,6 +110,18 @@ PITFALLS: list[tuple[str, str, str, dict[str, str]]] = [
     ("MA110", paths("process", "path: /opt/x, allowedArgs: [-l], action: Allow"),
      paths("process", "path: /opt/x, allowedArgs: [-l]"), {}),
     ("MA111", paths("process", "path: /opt/x, pts: false"), paths("process", "path: /opt/x"), {}),
+    ("MA112", paths("process", "path: /opt/g++, action: Allow"),
+     paths("process", "path: /opt/g++", "path: /opt/gcc, action: Allow"), {}),
+    ("MA112", paths("process", "execname: x, action: Allow"), paths("process", "execname: x"), {}),
+    ("MA112", directories("process", f"dir: /o/, action: Allow, {FROM}"),
+     directories("process", "dir: /o/, action: Allow", f"dir: /p/, {FROM}"), {}),
+    ("MA112", paths("process", f"path: /o/x, action: Allow, {FROM}",
+                    "path: /o/y, fromSource: [{path: /o/x}]"),
+     paths("process", f"path: /o/x, action: Allow, {FROM}"), {}),
+    ("MA113", paths("process", "execname: x, action: Allow", f"path: /o/x, {FROM}"),
+     paths("process", "execname: x, action: Allow", "path: /o/x"), {}),
+    ("MA113", paths("process", f"path: /opt/x/tool, action: Allow, {FROM}"),
+     paths("process", f"path: /opt/x/tool, {FROM}", f"path: /o/x, action: Allow, {FROM}"), {}),
     ("MA201", paths("process", "path: /bin/nosuchtool"), paths("process", "path: /usr/bin/nosuch"),
      {}),
     ("MA202", paths("file", "path: /opt/f, fromSource: [{path: /opt/.venv/bin/python3}]"),
@@ -119,11 +142,20 @@ PITFALLS: list[tuple[str, str, str, dict[str, str]]] = [
      paths("file", "path: /o/f", f"path: /o/f, action: Allow, {FROM}"), {}),
     ("MA304", paths("file", "path: /o/d") + "\n  matchDirectories: [{dir: /o/d/, action: Allow}]",
      paths("file", "path: /o/d") + "\n  matchDirectories: [{dir: /o/d/}]", {}),
+    ("MA304", protocols("protocol: tcp", "protocol: tcp, action: Allow"),
+     protocols("protocol: tcp", f"protocol: tcp, action: Allow, {FROM}"), {}),
+    ("MA304", capabilities("net_raw", "net_raw, action: Allow"), capabilities("net_raw", "chown"),
+     {}),
+    ("MA304", domains("a.org, action: Allow", "a.org."), domains("a.org, action: Allow", "b.org"),
+     {}),
     ("MA305", paths("file", "path: /o/f", "path: /o/f"), paths("file", "path: /o/f", "path: /o/g"),
      {}),
     ("MA306", directories("file", "dir: /o/, recursive: true, action: Allow", "dir: /o/d/"),
      directories("file", "dir: /o/, recursive: true, action: Allow",
                  "dir: /o/d/, recursive: true"), {}),
+    ("MA306", directories("file", f"dir: /o/, recursive: true, {BOTH}",
+                          f"dir: /o/d/, action: Allow, {FROM}"),
+     directories("file", "dir: /o/, recursive: true", f"dir: /o/d/, action: Allow, {FROM}"), {}),
     ("MA309", directories("file", "dir: /o/, recursive: true", "dir: /o/d/, recursive: true"),
      directories("file", "dir: /o/, recursive: true", "dir: /p/d/, recursive: true"), {}),
     ("MA310", paths("process", f"execname: x, {FROM}"), paths("process", "execname: x"), {}),
@@ -133,6 +165,22 @@ PITFALLS: list[tuple[str, str, str, dict[str, str]]] = [
     ("MA313", paths("process", "path: /o/x, pts: false"), paths("process", "path: /o/x"), {}),
     ("MA314", paths("file", "path: /o/f, action: Audit"),
      paths("process", "path: /o/f, action: Audit"), {}),
+    ("MA318", paths("file", "path: /o/f, pts: false, action: Allow"),
+     paths("file", "path: /o/f, pts: false"), {}),
+    ("MA318", paths("file", "path: /o/f, pts: false", "path: /o/g"),
+     paths("file", "path: /o/f", "path: /o/g"), {}),
+    ("MA318", protocols("protocol: all, pts: false"), protocols("protocol: raw, pts: false"), {}),
+    ("MA319", paths("process", "execname: x, allowedArgs: [x, -l]"),
+     paths("process", "path: /o/x, allowedArgs: [x, -l]"), {}),
+    ("MA319", paths("process", f"path: /o/x, allowedArgs: [x, -l], {FROM}"),
+     paths("process", f"path: /o/x, {FROM}"), {}),
+    ("MA319", paths("process", "path: /o/x, allowedArgs: [-l]"),
+     paths("process", "path: /o/x, allowedArgs: [/o/x, -l]"), {}),
+    ("MA320", paths("process", f"path: /o/x, action: Allow, {FROM}"),
+     paths("process", "path: /opt/x/tool, action: Allow",
+           f"path: /o/x, action: Allow, {BOTH}"), {}),
+    ("MA320", paths("process", f"path: /o/x, action: Allow, {FROM}"),
+     paths("process", f"path: /o/x, {FROM}"), {}),
     ("MA401", protocols("protocol: tcp"), protocols("protocol: raw"), {}),
     ("MA403", protocols("protocol: tcp, action: Allow"), protocols("protocol: tcp"), {}),
     ("MA404", protocols("protocol: all"), protocols("protocol: sctp"), {}),
@@ -150,6 +198,16 @@ PITFALLS: list[tuple[str, str, str, dict[str, str]]] = [
      protocols("protocol: udp, action: Allow", "protocol: tcp, action: Block"), {}),
     ("MA415", protocols("protocol: dgram, action: Allow", "protocol: icmp, action: Block"),
      protocols(f"protocol: dgram, action: Allow, {FROM}", "protocol: icmp, action: Block"), {}),
+    ("MA416", protocols("protocol: sctp"), protocols("protocol: sctp", "protocol: seqpacket"), {}),
+    ("MA416", protocols(f"protocol: sctp, action: Allow, {FROM}"),
+     protocols(f"protocol: all, {FROM}", f"protocol: sctp, {FROM}"), {}),
+    ("MA417", protocols("protocol: dccp"), protocols("protocol: all"), {}),
+    ("MA417", protocols("protocol: all, action: Allow"), protocols("protocol: sctp, action: Audit"),
+     {}),
+    ("MA418", "presets: [{name: protectProc, action: Block}]",
+     "presets: [{name: protectProc, action: Audit}]", {}),
+    ("MA419", "presets: [{name: protectEnv, action: Block}]",
+     "presets: [{name: protectEnv, action: Block}, {name: protectProc, action: Block}]", {}),
     ("MA507", 'apparmor: "deny /x r,"', paths("file", "path: /o/f"), {}),
     ("MA502", paths("file", "path: /o/f"), "", {"selector": "selector: {}"}),
     ("MA503", paths("file", "path: /o/f"), "", {

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from modelarmor.policy._problems import Problem
-from modelarmor.policy.lint import documents, limits, network, paths, precedence
+from modelarmor.policy.lint import documents, limits, network, options, paths, precedence
 from modelarmor.policy.lint.finding import Check, Enforcer, Finding, Severity, Subject
 from modelarmor.policy.lint.limits import entry_cost
 from modelarmor.policy.lint.report import as_json, as_sarif, as_text
@@ -31,7 +31,7 @@ __all__ = [
     "lint",
 ]
 
-_ROOMS: Final = (limits, paths, precedence, network, documents)
+_ROOMS: Final = (limits, paths, precedence, options, network, documents)
 
 #: every check, by ascending identifier
 CHECKS: Final[tuple[Check, ...]] = tuple(check for room in _ROOMS for check in room.CHECKS)

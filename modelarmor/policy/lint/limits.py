@@ -7,7 +7,7 @@ Facts: KubeArmor v1.7.4, ``KubeArmor/enforcer/bpflsm/{enforcer,rulesHandling}.go
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final
 
 from modelarmor.policy.decide import MAX_ARGUMENT_LENGTH, MAX_ARGUMENTS
@@ -35,6 +35,8 @@ MAX_PATH: Final = 199
 #: components from which a path is put together in the kernel
 MAX_DEPTH: Final = 20
 _NEARLY_FULL: Final = 200
+#: characters of an argument that BPF-LSM, which needs one for the end, tells from a longer one
+_TOLD_APART: Final = MAX_ARGUMENT_LENGTH - 2
 #: what ``protocol: all`` is written as, beside an entry of its own that nothing looks up
 SOCKET_TYPES: Final = ("stream", "dgram", "raw", "rdm", "seqpacket", "dccp", "packet")
 
@@ -56,8 +58,9 @@ _PATH = Check(
 )  # fmt: skip
 _PATTERN = Check(
     "MA104", "pattern-not-enforced", "error", (BPF_LSM,),
-    "The BPF-LSM enforcer ignores matchPatterns: a Block does not block, and what an Allow names "
-    "is refused by the default posture.",
+    "The BPF-LSM enforcer ignores matchPatterns: a Block does not block, what an Allow names "
+    "is refused by the default posture, and where no other rule of the section is an Allow there "
+    "is no such posture: everything passes.",
 )  # fmt: skip
 _NOT_A_REGEXP = Check(
     "MA105", "pattern-not-a-regular-expression", "warning", KUBEARMOR,
@@ -82,7 +85,8 @@ _DEEP = Check(
 _ARGUMENTS = Check(
     "MA109", "too-many-arguments", "error", (BPF_LSM, SANDBOX),
     "allowedArgs compares at most 20 arguments of at most 104 characters; a call with more or "
-    "longer ones is refused, so what is listed beyond that can never be allowed.",
+    "longer ones is refused, so what is listed beyond that can never be allowed. BPF-LSM counts "
+    "argv[0], cuts an argument at 103 characters, and takes all that begin so for one.",
 )  # fmt: skip
 _ARGUMENTS_ALLOW = Check(
     "MA110", "arguments-of-an-allow", "warning", EVERYWHERE,
@@ -94,20 +98,42 @@ _APPARMOR = Check(
     "allowedArgs, pts, presets and DNS rules exist in the BPF-LSM enforcer only. On a node with "
     "AppArmor the rule is applied without the option, or not at all.",
 )  # fmt: skip
+_LOST = Check(
+    "MA112", "process-allow-is-lost", "warning", (APPARMOR,),
+    "KubeArmor's AppArmor profile has no rule for some process Allows: an execname, a pattern and "
+    "a name with the signs of one become a comment, a directory with fromSource is left out, and "
+    "a program that is itself a source is led into a profile that does not exist. All stay "
+    "refused.",
+)  # fmt: skip
+_REFUSED = Check(
+    "MA113", "apparmor-refuses-the-profile", "warning", (APPARMOR,),
+    "A process Allow of an execname or a pattern with stars where any rule has a fromSource "
+    "mostly, and an Allow of a program from itself always, end in an AppArmor profile with "
+    "conflicting rules. The parser refuses all of it, which KubeArmor notes in its log: nothing is "
+    "enforced for that workload.",
+)  # fmt: skip
 
 CHECKS = (
     _ENTRIES, _DIRECTORY, _PATH, _PATTERN, _NOT_A_REGEXP, _COMMAND_LINE, _NOT_A_GLOB, _DEEP,
-    _ARGUMENTS, _ARGUMENTS_ALLOW, _APPARMOR,
+    _ARGUMENTS, _ARGUMENTS_ALLOW, _APPARMOR, _LOST, _REFUSED,
 )  # fmt: skip
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Findings on size, patterns and options that an enforcer has no room for."""
     yield from _entries(subject)
+    sources = {
+        source
+        for policy in subject.policies
+        for rule in (*policy.process, *policy.file, *policy.network, *policy.capabilities)
+        if rule.outcome.action != "Audit" and not isinstance(rule, DnsRule)
+        for source in rule.from_source
+    }
     for located in subject.path_rules():
         yield from _lengths(located)
         yield from _patterns(located)
         yield from _arguments(located)
+        yield from _lost(located, sources)
     for policy in subject.policies:
         yield from _apparmor(policy)
 
@@ -200,7 +226,7 @@ def _patterns(located: Located) -> Iterator[Finding]:
     if rule.match != "pattern":
         return
     effect = {
-        "Block": "it blocks nothing", "Allow": "what it names stays refused",
+        "Block": "it blocks nothing", "Allow": "it allows and limits nothing",
         "Audit": "it is only told from user space",
     }[rule.outcome.action]  # fmt: skip
     yield found(
@@ -251,11 +277,11 @@ def _arguments(located: Located) -> Iterator[Finding]:
     if not rule.allowed_args:
         return
     longest = max(map(len, rule.allowed_args))
-    if len(rule.allowed_args) > MAX_ARGUMENTS or longest > MAX_ARGUMENT_LENGTH:
+    if len(rule.allowed_args) > MAX_ARGUMENTS or longest > _TOLD_APART:
         yield found(
             _ARGUMENTS, policy, rule,
             f"allowedArgs has {len(rule.allowed_args)} entries, the longest of {longest}"
-            f" characters; {MAX_ARGUMENTS} of {MAX_ARGUMENT_LENGTH} are compared",
+            f" characters; {MAX_ARGUMENTS} of {_TOLD_APART} are compared everywhere",
             "list fewer or shorter arguments, or block the program without exception",
         )  # fmt: skip
     if rule.outcome.action != "Block":
@@ -263,6 +289,31 @@ def _arguments(located: Located) -> Iterator[Finding]:
             _ARGUMENTS_ALLOW, policy, rule,
             f"allowedArgs in an {rule.outcome.action} rule does not restrict the arguments",
             "make the rule a Block: it then refuses every other argument",
+        )  # fmt: skip
+
+
+def _lost(located: Located, sources: Set[str]) -> Iterator[Finding]:
+    policy, rule = located.policy, located.rule
+    if located.section != "process" or rule.outcome.action != "Allow":
+        return
+    named = rule.match == "execname" or (rule.match == "pattern" and "*" in rule.value)
+    if (named and sources) or rule.value in rule.from_source:
+        yield found(
+            _REFUSED, policy, rule,
+            f"with this Allow of {rule.value} AppArmor refuses the whole profile of the workload",
+            "name the path" if named else f"leave {rule.value} out of its own fromSource",
+        )  # fmt: skip
+        return
+    if rule.from_source:
+        lost = rule.match == "directory" or rule.value in sources
+    else:
+        # As KubeArmor's template asks; an execname is written with stars, so it has one always.
+        lost = rule.match == "execname" or bool(re.search(r"[\[*+?$|]", rule.value))
+    if lost:
+        yield found(
+            _LOST, policy, rule,
+            f"Allow of {rule.value} has no effect with AppArmor: what it names stays refused",
+            "name paths, or a directory without fromSource",
         )  # fmt: skip
 
 

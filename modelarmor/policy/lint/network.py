@@ -48,7 +48,9 @@ _ALL = Check(
 _DNS = Check(
     "MA405", "dns-rule-is-evaded", "warning", (BPF_LSM,),
     "DNS rules look at UDP packets to port 53. DNS over HTTPS, TLS or TCP and a connection to an "
-    "address are not covered.",
+    "address are not covered. A name is compared as the program wrote it: one in capitals, of more "
+    "than 63 characters or of many labels is not recognised. Each domain stands also for itself "
+    "with the suffixes of a cluster (.svc.cluster.local and the like).",
 )  # fmt: skip
 _DNS_LENGTH = Check(
     "MA406", "domain-too-long", "error", (BPF_LSM,),
@@ -97,11 +99,35 @@ _TYPE_FIRST = Check(
     "lets pass what a Block of tcp, udp, icmp, icmpv6, sctp or of the type itself was to refuse "
     "for the same source. In the sandbox Block wins.",
 )  # fmt: skip
+_SEQPACKET = Check(
+    "MA416", "seqpacket-is-sctp", "warning", (BPF_LSM,),
+    "BPF-LSM takes SOCK_SEQPACKET with protocol 0 for SCTP, AF_UNIX included, which is what "
+    "programs use it for. In the sandbox the two are told apart.",
+)  # fmt: skip
+_APPARMOR = Check(
+    "MA417", "protocol-unknown-to-apparmor", "warning", (APPARMOR,),
+    "AppArmor has no word for sctp and dccp, nor for an Allow of all: its parser refuses the whole "
+    "profile that KubeArmor writes, which KubeArmor notes in its log. Nothing of the policies for "
+    "that workload is enforced.",
+)  # fmt: skip
+_PROC = Check(
+    "MA418", "protect-proc-refuses-all", "warning", (BPF_LSM,),
+    "On BPF-LSM protectProc refuses whatever lies in /proc outside the caller's own directory, "
+    "/proc/cpuinfo, /proc/meminfo and /proc/sys included: it takes a name that is no number for "
+    "process 0. Libraries read these to count processors and memory. In the sandbox only the "
+    "directories of other processes are refused.",
+)  # fmt: skip
+_TASK = Check(
+    "MA419", "protect-env-leaves-threads", "warning", (BPF_LSM,),
+    "On BPF-LSM protectEnv refuses /proc/PID/environ only; /proc/PID/task/TID/environ has the same "
+    "text and stays open. In the sandbox both are refused.",
+)  # fmt: skip
 
 CHECKS = (
     _UNIX, _LACKS, _NO_ADDRESS, _ALL, _DNS, _DNS_LENGTH, _HOST_CAPABILITY, _HOST_SOURCE,
     _UNKNOWN_PRESET, _JIT, _PRESET_ACTION, _SYSCALL, _ICMPV6, _UNKNOWN_NAME,
-    _TYPE_FIRST,
+    _TYPE_FIRST, _SEQPACKET, _APPARMOR,
+    _PROC, _TASK,
 )  # fmt: skip
 
 _STREAMS: Final = frozenset({"tcp", "stream", "all"})
@@ -116,6 +142,7 @@ _TYPES_OF: Final = {
     **{name: frozenset({"all", name}) for name in SOCKET_TYPES},
     "all": frozenset({"all", *SOCKET_TYPES}),
 }
+_NOT_IN_APPARMOR: Final = frozenset({"sctp", "dccp"})
 _MAX_LABELS: Final = 10
 _MAX_DOMAIN: Final = 63
 
@@ -124,6 +151,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Findings on everything but paths."""
     yield from _allow_list(subject)
     yield from _types_first(subject)
+    yield from _seqpacket(subject)
     for policy in subject.policies:
         for rule in policy.network:
             if isinstance(rule, ProtocolRule):
@@ -131,6 +159,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             else:
                 yield from _domain(policy, rule)
         yield from _capabilities(policy)
+        yield from _proc(subject, policy)
         for index, preset in enumerate(policy.presets):
             yield from _preset(policy, preset, _states_action(policy, index))
         for call in policy.syscalls:
@@ -193,6 +222,32 @@ def _types_first(subject: Subject) -> Iterator[Finding]:
                 break
 
 
+def _seqpacket(subject: Subject) -> Iterator[Finding]:
+    rules = [
+        (policy, rule)
+        for policy in subject.policies
+        for rule in policy.network
+        if isinstance(rule, ProtocolRule) and rule.outcome.action != "Audit"
+    ]
+    # The type is looked up before the protocol, so a rule of the type settles it.
+    settled = {
+        source
+        for _, rule in rules
+        if rule.protocol in ("seqpacket", "all")
+        for source in rule.from_source or ("",)
+    }
+    for policy, rule in rules:
+        if rule.protocol == "sctp" and not settled.issuperset(rule.from_source or ("",)):
+            blocks = rule.outcome.action == "Block"
+            does = "refuses" if blocks else "allows"
+            yield found(
+                _SEQPACKET, policy, rule,
+                f"{rule.outcome.action} of sctp {does} AF_UNIX sockets of type SOCK_SEQPACKET too",
+                "say by a rule for protocol: seqpacket what is meant for these",
+                "note" if blocks else None,
+            )  # fmt: skip
+
+
 def _protocol(policy: Policy, rule: ProtocolRule) -> Iterator[Finding]:
     action, protocol = rule.outcome.action, rule.protocol
     if protocol not in PROTOCOLS:
@@ -228,6 +283,14 @@ def _protocol(policy: Policy, rule: ProtocolRule) -> Iterator[Finding]:
         yield found(
             _ICMPV6, policy, rule, "on AppArmor this rule means icmp", "state a rule for each"
         )
+    if (protocol in _NOT_IN_APPARMOR or (protocol, action) == ("all", "Allow")) and (
+        action != "Audit"
+    ):
+        yield found(
+            _APPARMOR, policy, rule,
+            f"{action} of {protocol} makes AppArmor refuse the whole profile of the workload",
+            "schedule the workload on nodes labelled kubearmor.io/enforcer=bpf, or leave it out",
+        )  # fmt: skip
     yield from _host_source(policy, rule, rule.from_source, f"protocol {protocol}")
 
 
@@ -301,6 +364,30 @@ def _states_action(policy: Policy, index: int) -> bool:
         return True
     entry = presets[index]
     return not isinstance(entry, dict) or bool(entry.get("action"))
+
+
+def _proc(subject: Subject, policy: Policy) -> Iterator[Finding]:
+    blocking = {
+        preset.name
+        for each in subject.policies
+        for preset in each.presets
+        if preset.outcome.action != "Audit"
+    }
+    for preset in policy.presets:
+        if preset.outcome.action == "Audit":
+            continue
+        if preset.name == "protectProc":
+            yield found(
+                _PROC, policy, preset,
+                "on BPF-LSM protectProc refuses /proc/cpuinfo, /proc/meminfo and /proc/sys too",
+                "use protectEnv and file rules where programs need these files",
+            )  # fmt: skip
+        elif preset.name == "protectEnv" and "protectProc" not in blocking:
+            yield found(
+                _TASK, policy, preset,
+                "on BPF-LSM protectEnv leaves /proc/PID/task/TID/environ open",
+                "let processes of different trust run as different users, or add protectProc",
+            )  # fmt: skip
 
 
 def _preset(policy: Policy, preset: PresetRule, states_action: bool) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from modelarmor.policy.decide import Operation, Table
 from modelarmor.policy.lint.finding import (
@@ -24,7 +24,16 @@ from modelarmor.policy.lint.finding import (
     ancestors,
     found,
 )
-from modelarmor.policy.model import PathRule, Policy, Posture, Rule
+from modelarmor.policy.lint.limits import SOCKET_TYPES
+from modelarmor.policy.model import (
+    CapabilityRule,
+    DnsRule,
+    PathRule,
+    Policy,
+    Posture,
+    ProtocolRule,
+    Rule,
+)
 
 _POSTURE = Check(
     "MA301", "allow-under-audit-posture", "warning", KUBEARMOR,
@@ -47,7 +56,7 @@ _CONFLICT = Check(
     "MA304", "conflicting-rules", "error", EVERYWHERE,
     "Two rules name the same object for the same source and do different things. On BPF-LSM the "
     "one written last wins (a directory is also written as a path), on AppArmor and in the sandbox "
-    "Block does.",
+    "Block does. Protocols, domains and capabilities are such objects too.",
 )  # fmt: skip
 _DUPLICATE = Check(
     "MA305", "duplicate-rule", "warning", EVERYWHERE,
@@ -75,8 +84,9 @@ _REDUNDANT = Check(
     "up entries.",
 )  # fmt: skip
 _EXECNAME = Check(
-    "MA310", "execname-with-source", "error", (BPF_LSM,),
-    "execname together with fromSource does not work in KubeArmor (#1899): the rule never matches.",
+    "MA310", "execname-with-source", "error", KUBEARMOR,
+    "execname together with fromSource does not work in KubeArmor (#1899): on BPF-LSM the rule "
+    "never matches, and an Allow makes AppArmor's parser refuse the whole profile.",
 )  # fmt: skip
 _OWNER = Check(
     "MA311", "owner-only-differs", "warning", (BPF_LSM,),
@@ -119,6 +129,8 @@ CHECKS = (
     _REDUNDANT, _EXECNAME, _OWNER, _READ_ONLY, _PTS, _VISIBILITY, _TOOLS, _OPENED, _DEVICES,
 )  # fmt: skip
 
+_Flat: TypeAlias = ProtocolRule | DnsRule | CapabilityRule
+
 #: where the usual distributions have the C library; one of them readable is enough
 _LIBRARIES: Final = (
     "/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/aarch64-linux-gnu/libc.so.6",
@@ -137,6 +149,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield from _posture_alone(subject)
     yield from _coupling(subject)
     yield from _same_keys(subject)
+    yield from _same_names(subject)
     yield from _directories(subject)
     yield from _tools(subject)
     for located in subject.path_rules():
@@ -298,6 +311,43 @@ def _same_key(earlier: Located, later: Located) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _same_names(subject: Subject) -> Iterator[Finding]:
+    """Rules of protocols, domains and capabilities that the one written last undoes."""
+    seen: dict[tuple[str, str, str], tuple[Policy, _Flat]] = {}
+    for policy in subject.policies:
+        for rule in (*policy.network, *policy.capabilities):
+            kind, name = _flat_key(rule)
+            # What the types of sockets do to each other is MA415's.
+            if rule.outcome.action == "Audit" or name in ("all", *SOCKET_TYPES):
+                continue
+            clashing: dict[int, tuple[Policy, _Flat]] = {}
+            for source in rule.from_source or ("",):
+                first = seen.setdefault((kind, name, source), (policy, rule))
+                if _flat_effect(first[1]) != _flat_effect(rule):
+                    clashing[id(first[1])] = first
+            for other, earlier in clashing.values():
+                yield found(
+                    _CONFLICT, policy, rule,
+                    f"{rule.outcome.action} of {name} and {earlier.outcome.action} at"
+                    f" {earlier.where or other.name} ({earlier.place}) have the same key",
+                    "keep one of them; or tell them apart by fromSource",
+                )  # fmt: skip
+
+
+def _flat_key(rule: _Flat) -> tuple[str, str]:
+    match rule:
+        case ProtocolRule():
+            return "network", rule.protocol
+        case DnsRule():
+            return "dns", rule.domain.strip(".")
+        case CapabilityRule():
+            return "capabilities", rule.capability
+
+
+def _flat_effect(rule: _Flat) -> tuple[object, ...]:
+    return rule.outcome.action, getattr(rule, "pts", True)
+
+
 def _directories(subject: Subject) -> Iterator[Finding]:
     for section in ("process", "file"):
         rules = [item for item in subject.path_rules(section) if item.rule.match != "pattern"]
@@ -318,18 +368,26 @@ def _directories(subject: Subject) -> Iterator[Finding]:
 def _beneath(item: Located, above: list[Located]) -> Iterator[Finding]:
     """Findings on a rule by the recursive directories that hold it, from the root down."""
     rule = item.rule
-    same = [other for other in above if set(other.rule.from_source) == set(rule.from_source)]
-    if same:
-        nearest = same[-1]
-        differs = _effect(nearest.rule) != _effect(rule)
-        if rule.match == "directory" and not rule.recursive and differs:
+    if rule.match == "directory" and not rule.recursive:
+        # Of each source the deepest recursive directory decides.
+        deciding = {
+            source: other
+            for other in above
+            for source in set(other.rule.from_source or ("",)) & set(rule.from_source or ("",))
+        }
+        differing = [o for o in deciding.values() if _effect(o.rule) != _effect(rule)]
+        for nearest in differing[:1]:
             yield found(
                 _SHADOWED, item.policy, rule,
                 f"{rule.value} is not recursive and is shadowed by the recursive"
                 f" {nearest.rule.value} ({nearest.rule.place}), which decides instead",
                 f"set recursive: true on {rule.value}",
             )  # fmt: skip
-        elif not differs and above[-1] is nearest and rule.match == nearest.rule.match:
+    same = [other for other in above if set(other.rule.from_source) == set(rule.from_source)]
+    if same:
+        nearest = same[-1]
+        equal = _effect(nearest.rule) == _effect(rule)
+        if equal and above[-1] is nearest and rule.match == nearest.rule.match:
             yield found(
                 _REDUNDANT, item.policy, rule,
                 f"{nearest.rule.value} ({nearest.rule.place}) says the same",
@@ -396,7 +454,7 @@ def _options(located: Located) -> Iterator[Finding]:
     if rule.match == "execname" and rule.from_source:
         yield found(
             _EXECNAME, policy, rule,
-            f"execname {rule.value} with fromSource never matches on BPF-LSM",
+            f"execname {rule.value} with fromSource does not work in KubeArmor",
             "name the path instead of the execname, or leave fromSource out",
         )  # fmt: skip
     if rule.owner_only and rule.outcome.action != "Audit":

@@ -18,6 +18,7 @@ enum {
 long bpf_probe_read_str(void *to, u32 size, const void *from);
 void *bpf_map_lookup_elem(void *map, const void *key);
 long bpf_map_update_elem(void *map, const void *key, const void *value, u64 flags);
+long bpf_map_delete_elem(void *map, const void *key);
 u64 bpf_get_current_task(void);
 u64 bpf_get_current_pid_tgid(void);
 u64 bpf_get_current_uid_gid(void);
