@@ -23,7 +23,8 @@ _PERIOD_US = 100_000
 class ControlGroup:
     """Directories of one workload's control group, one for each hierarchy that limits something."""
 
-    directories: list[Path] = field(default_factory=list)
+    #: directory -> the file in it that the workload's first, single thread writes 0 to, to join
+    directories: dict[Path, Path] = field(default_factory=dict)
     #: (kind, file, key): a counter that grows when a limit is reached
     counters: list[tuple[str, Path, str]] = field(default_factory=list)
     #: names of the resources limited here: memory, processes, cpu
@@ -32,19 +33,8 @@ class ControlGroup:
     def records(self) -> list[tuple[str | int, ...]]:
         """What the helper has to know."""
         return [
-            *(("cgroup", str(directory / file)) for directory, file in self.joined_by()),
+            *(("cgroup", str(file)) for file in self.directories.values()),
             *(("counter", kind, str(path), key) for kind, path, key in self.counters),
-        ]
-
-    def joined_by(self) -> list[tuple[Path, str]]:
-        """Where the workload's first, single thread writes 0 to join.
-
-        Version 1's ``tasks`` moves one thread, and spares the wait for all of the machine that
-        moving a whole process costs (``cgroup_threadgroup_rwsem``).
-        """
-        return [
-            (directory, "tasks" if (directory / "tasks").exists() else "cgroup.procs")
-            for directory in self.directories
         ]
 
     def close(self) -> None:
@@ -54,44 +44,52 @@ class ControlGroup:
         self.directories.clear()
 
 
+@dataclass(frozen=True)
+class _Parent:
+    """A directory below which a group may be made, and the controllers that it has there."""
+
+    path: Path
+    version: int
+    controllers: frozenset[str]
+
+
 def make(resources: Resources) -> ControlGroup:
     """Make a control group for what of ``resources`` this machine lets us limit; maybe nothing."""
     group = ControlGroup()
-    wanted = {
-        "memory": resources.memory,
-        "pids": resources.processes,
-        "cpu": resources.cpu,
-    }
-    mounts, own = _mounts(), _read(Path("/proc/self/cgroup")).splitlines()
-    for controller, value in wanted.items():
-        if value is None or (controller == "cpu" and value >= len(os.sched_getaffinity(0))):
-            continue  # more processors than there are: nothing to limit, and accounting is not free
-        for parent, version in _parents(controller, mounts, own):
-            if _limit(group, parent, version, controller, value):
+    wanted = {"memory": resources.memory, "pids": resources.processes, "cpu": resources.cpu}
+    if resources.cpu is not None and resources.cpu >= len(os.sched_getaffinity(0)):
+        del wanted["cpu"]  # more than there are: nothing to limit, and accounting is not free
+    asked = {controller: value for controller, value in wanted.items() if value is not None}
+    parents = _parents(frozenset(asked)) if asked else []
+    for controller, value in asked.items():
+        for parent in parents:
+            if controller in parent.controllers and _limit(group, parent, controller, value):
                 break
     return group
 
 
-def _limit(group: ControlGroup, parent: Path, version: int, controller: str, value: float) -> bool:
-    _sweep(parent)
-    directory = next((d for d in group.directories if d.parent == parent), None)
+def _limit(group: ControlGroup, parent: _Parent, controller: str, value: float) -> bool:
+    directory = next((d for d in group.directories if d.parent == parent.path), None)
     made = directory is None
     if directory is None:
-        directory = parent / f"modelarmor-{os.getpid()}-{next(_numbers)}"
+        _sweep(parent.path)
+        directory = parent.path / f"modelarmor-{os.getpid()}-{next(_numbers)}"
     try:
         if made:
             directory.mkdir()
-        for file, text in _settings(controller, version, value):
-            (directory / file).write_text(text)
+        for file, text in _settings(controller, parent.version, value):
+            with open(directory / file, "wb", 0) as setting:  # noqa: PTH123  at every start
+                setting.write(text.encode())
     except OSError:
         if made:
             _remove(directory)
         return False
-    if made:
-        group.directories.append(directory)
+    # Version 1's ``tasks`` moves one thread, and spares the wait for all of the machine that moving
+    # a whole process costs (``cgroup_threadgroup_rwsem``).
+    group.directories[directory] = directory / ("tasks" if parent.version == 1 else "cgroup.procs")
     kind = {"memory": "memory", "pids": "processes", "cpu": "cpu"}[controller]
     file, key = {
-        "memory": ("memory.oom_control" if version == 1 else "memory.events", "oom_kill"),
+        "memory": ("memory.oom_control" if parent.version == 1 else "memory.events", "oom_kill"),
         "pids": ("pids.events", "max"),
         "cpu": ("cpu.stat", "nr_throttled"),
     }[controller]
@@ -113,35 +111,33 @@ def _settings(controller: str, version: int, value: float) -> list[tuple[str, st
     return [("cpu.max", f"{quota} {_PERIOD_US}")]
 
 
-def _parents(controller: str, mounts: dict[str, Path], groups: list[str]) -> list[tuple[Path, int]]:
-    """Directories below which a group with this controller may be made.
-
-    Args:
-        controller: by its kernel name.
-        mounts: as `_mounts` finds them.
-        groups: lines of ``/proc/self/cgroup``.
-    """
-    found: list[tuple[Path, int]] = []
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if not controllers and "cgroup2" in mounts:
+def _parents(wanted: frozenset[str]) -> list[_Parent]:
+    """Where this process may make groups with any of these controllers, by their kernel names."""
+    found = []
+    mounts = _mounts()
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        if not names and "cgroup2" in mounts:
             own = mounts["cgroup2"] / path.lstrip("/")
             # A group that has processes cannot pass controllers on, so ours becomes its sibling.
             for parent in (own.parent, own):
-                enabled = _read(parent / "cgroup.subtree_control").split()
-                if controller in enabled and os.access(parent, os.W_OK):
-                    found.append((parent, 2))
-        elif controller in controllers.split(",") and controller in mounts:
-            own = mounts[controller] / path.lstrip("/")
-            if os.access(own, os.W_OK):
-                found.append((own, 1))
+                enabled = wanted & set(_read(f"{parent}/cgroup.subtree_control").split())
+                if enabled and os.access(parent, os.W_OK):
+                    found.append(_Parent(parent, 2, enabled))
+        else:
+            for controller in wanted & set(names.split(",")) & mounts.keys():
+                parent = mounts[controller] / path.lstrip("/")
+                if os.access(parent, os.W_OK):
+                    found.append(_Parent(parent, 1, frozenset((controller,))))
     return found
 
 
 def _mounts() -> dict[str, Path]:
     """Mount points: "cgroup2", and each version 1 controller by name."""
     found: dict[str, Path] = {}
-    for line in _read(Path("/proc/self/mounts")).splitlines():
+    for line in _read("/proc/self/mounts").splitlines():
+        if " cgroup" not in line:
+            continue
         fields = line.split()
         if len(fields) < 4 or fields[2] not in ("cgroup", "cgroup2"):
             continue
@@ -156,13 +152,14 @@ def _mounts() -> dict[str, Path]:
 def _sweep(parent: Path) -> None:
     """Remove groups whose maker is gone: it was killed before it could."""
     try:
-        entries = list(parent.glob("modelarmor-*-*"))
+        with os.scandir(parent) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith("modelarmor-")]
     except OSError:
         return
-    for entry in entries:
-        pid = entry.name.split("-")[1]
+    for name in names:
+        pid = name.split("-")[1]
         if pid.isdigit() and not Path("/proc", pid).exists():
-            _remove(entry)
+            _remove(parent / name)
 
 
 def _remove(directory: Path) -> None:
@@ -170,8 +167,9 @@ def _remove(directory: Path) -> None:
         directory.rmdir()
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
-        return path.read_text()
+        with open(path, "rb", 0) as file:  # noqa: PTH123  several at every start
+            return os.fsdecode(file.read())
     except OSError:
         return ""

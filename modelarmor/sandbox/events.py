@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
@@ -45,7 +46,7 @@ class Life:
 
 
 class Reader(threading.Thread):
-    """Reads the helper's pipe to its end, on a thread of its own.
+    """Reads the helper's pipe to its end: how the start went, then the rest on a thread of its own.
 
     Args:
         name: the workload's name, as ``PodName`` and ``ContainerName`` of its alerts.
@@ -70,20 +71,33 @@ class Reader(threading.Thread):
         self._namespace = namespace
         self._plan = plan
         self._recorder = recorder
-        self._events = events
+        self._lines = open(events, "rb", buffering=1 << 16)  # noqa: SIM115  `run` closes it
         self._host = socket.gethostname()
 
+    def begin(self, seconds: float) -> bool:
+        """Start to read; whether it is known within ``seconds`` how the start of the command went.
+
+        Its first line is read here: a start does not wait for a thread's.
+        """
+        deadline = time.monotonic() + seconds
+        pipe = select.poll()
+        pipe.register(self._lines, select.POLLIN)
+        if pipe.poll(seconds * 1000):
+            self._take(self._lines.readline())
+        self.start()
+        return self.life.settled.wait(max(0.0, deadline - time.monotonic()))
+
     def run(self) -> None:
-        with open(self._events, "rb", buffering=1 << 16) as lines:  # noqa: PTH123  a descriptor
-            for line in lines:
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue  # half a line of a helper that was killed
-                self._take(event)
+        with self._lines:
+            for line in self._lines:
+                self._take(line)
         self.life.settled.set()
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return  # half a line of a helper that was killed
         match event["event"]:
             case "alert":
                 self._recorder.append(self._alert(event))

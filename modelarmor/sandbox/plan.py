@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ from modelarmor.sandbox.resources import Resources
 Tier = Literal["kernel", "supervised", "none"]
 Fidelity = Literal["exact", "approximate", "unenforceable"]
 Mode = Literal["none", "report", "enforce"]
+
+#: Landlock's scopes (include/uapi/linux/landlock.h)
+SCOPE_ABSTRACT_UNIX, SCOPE_SIGNAL = 1 << 0, 1 << 1
 
 #: what Docker lets root in a container keep (moby's profiles, defaults of 2026)
 DOCKER_CAPABILITIES = frozenset(
@@ -68,6 +71,11 @@ class Machine:
     uid: int
     acts_on_sockets: bool = True
 
+    @property
+    def scoped(self) -> int:
+        """What Landlock keeps within a sandbox: abstract unix sockets and signals (ABI 6)."""
+        return SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL if self.landlock_abi >= 6 else 0
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -82,8 +90,7 @@ class Plan:
 
     def text(self, extra: Iterable[tuple[str | int, ...]] = ()) -> bytes:
         """The table that the helper reads; ``extra`` are records that only the start knows."""
-        lines = [b"modelarmor-plan\t1", *map(_line, (*self.records, *extra)), b""]
-        return b"\n".join(lines)
+        return _table((("modelarmor-plan", 1), *self.records, *extra))
 
     @property
     def unenforceable(self) -> list[PlannedRule]:
@@ -153,14 +160,19 @@ def describe_rule(rule: Rule) -> str:
 
 
 _SPECIAL = re.compile(rb"[\x00-\x20%\x7f]")
-_PLAIN = re.compile(r"[^\x00-\x08\x0a-\x20%\x7f]*")
+_PLAIN = re.compile(r"[^\x00-\x08\x0b-\x20%\x7f]*")
 
 
-def _line(record: tuple[str | int, ...]) -> bytes:
-    line = "\t".join(map(str, record))
-    if _PLAIN.fullmatch(line) and line.count("\t") == len(record) - 1:  # nearly all of them
-        return os.fsencode(line)
-    return b"\t".join(map(_escape, record))
+def _table(records: Sequence[tuple[str | int, ...]]) -> bytes:
+    """Lines of items with tabs between them. Few need escaping; halving finds which."""
+    text = "\n".join(["\t".join(map(str, record)) for record in records]) + "\n"
+    separators = (sum(map(len, records)) - len(records), len(records))
+    if _PLAIN.fullmatch(text) and (text.count("\t"), text.count("\n")) == separators:
+        return os.fsencode(text)
+    if len(records) == 1:
+        return b"\t".join(map(_escape, records[0])) + b"\n"
+    half = len(records) // 2
+    return _table(records[:half]) + _table(records[half:])
 
 
 def _escape(item: str | int) -> bytes:

@@ -15,11 +15,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import count
 from pathlib import Path
 
 from modelarmor.policy import decide
-from modelarmor.policy.capabilities import CAPABILITIES
+from modelarmor.policy.capabilities import mask
 from modelarmor.policy.model import (
     CapabilityRule,
     DnsRule,
@@ -43,11 +43,10 @@ MAKE = sum(1 << bit for bit in range(6, 13))
 REFER = 1 << 13  # ABI 2
 TRUNCATE = 1 << 14  # ABI 3
 BIND_TCP, CONNECT_TCP = 1 << 0, 1 << 1  # ABI 4
-SCOPE_ABSTRACT_UNIX, SCOPE_SIGNAL = 1 << 0, 1 << 1  # ABI 6
 WRITE = WRITE_FILE | REMOVE | MAKE | TRUNCATE
 
-#: so many files below Block rules are looked at for other names; a start must not take long
-_MAX_NAMED = 5000
+#: so many entries below Block rules are looked at for other names; a start must not take long
+_MAX_LOOKS = 5000
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt")
 
 
@@ -182,22 +181,6 @@ def _loaders() -> list[str]:
 # ---- putting it together -----------------------------------------------------------------------
 
 
-def _regular_files(rule: PathRule, budget: int) -> Iterator[tuple[str, os.stat_result]]:
-    """The files that a rule names, or that lie where it says; ``budget`` of them at most."""
-    top = rule.value.rstrip("/") or "/"
-    pending = [top]
-    while pending and budget > 0:
-        at = pending.pop()
-        with contextlib.suppress(OSError):  # gone, or not to be looked at by this user either
-            status = os.lstat(at)
-            if stat.S_ISREG(status.st_mode):
-                budget -= 1
-                yield at, status
-            elif rule.match == "directory" and (rule.recursive or at == top):
-                with os.scandir(at) as entries:
-                    pending.extend(entry.path for entry in islice(entries, budget))
-
-
 class _Planner:
     def __init__(
         self,
@@ -218,6 +201,7 @@ class _Planner:
         self.machine = machine
         self.ruled: list[PlannedRule] = []
         self._reals: dict[str, str] = {}
+        self._statuses: dict[str, os.stat_result | None] = {}
         self.records: list[tuple[str | int, ...]] = []
         self.process = [rule for policy in policies for rule in policy.process]
         self.file = [rule for policy in policies for rule in policy.file]
@@ -334,7 +318,6 @@ class _Planner:
         if not handled & WRITE_FILE:
             rights["/"] = rights.get("/", 0) | REFER
         abi = self.machine.landlock_abi
-        scoped = SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL if abi >= 6 else 0
         net = 0
         if not self.egress.is_unrestricted and abi >= 4:
             net = BIND_TCP | (CONNECT_TCP if self.egress.tcp_ports() is not None else 0)
@@ -344,7 +327,7 @@ class _Planner:
             path in ("/", "/proc") for path in rights if rights[path] & READ_FILE
         )
         self.records.append(
-            ("landlock", f"{handled:x}", f"{net:x}", f"{scoped:x}", int(reads_proc))
+            ("landlock", f"{handled:x}", f"{net:x}", f"{self.machine.scoped:x}", int(reads_proc))
         )
         self.records.extend(("grant", f"{right:x}", path) for path, right in rights.items())
 
@@ -413,12 +396,13 @@ class _Planner:
         tier: Tier = "supervised"
         fidelity: Fidelity = "exact"
         note = why
-        real = self._real(rule.value.rstrip("/")) if rule.match in ("path", "directory") else ""
+        plain = rule.value.rstrip("/")
+        real = self._real(plain) if rule.match in ("path", "directory") else ""
         if rule.outcome.action == "Audit":
             note = "reported"
-        elif real and real != rule.value.rstrip("/") and rule.value != "/":
+        elif real and real != plain and plain:
             note = f"never matches here: {rule.value} is a link, to {real}"
-        elif not why and all(region.exact for region in regions):
+        elif not why and regions[0].exact and regions[-1].exact:
             tier = "kernel"
         elif not why:
             note = next((n for region in regions for n in region.notes.values()), "")
@@ -426,19 +410,11 @@ class _Planner:
             fidelity = "approximate"
             note = (note + "; " if note else "") + "the program is checked again once it runs"
         number = self._add(policy, rule, tier, fidelity, note)
-        flags = "".join(
-            letter
-            for letter, on in (
-                ("o", rule.owner_only),
-                ("r", rule.read_only and section == "file"),
-                ("R", rule.recursive),
-                ("t", not rule.pts),
-            )
-            if on
-        )
-        value = rule.value
-        if rule.match == "directory":
-            value = value.rstrip("/") + "/"
+        flags = "o" if rule.owner_only else ""
+        flags += "r" if rule.read_only and section == "file" else ""
+        flags += "R" if rule.recursive else ""
+        flags += "" if rule.pts else "t"
+        value = plain + "/" if rule.match == "directory" else rule.value
         self._record(number, section, rule.match, rule.outcome.action, flags, value,
                      rule.from_source, rule.allowed_args)  # fmt: skip
 
@@ -450,9 +426,20 @@ class _Planner:
             parent, _, name = path.rpartition("/")
             above = self._real(parent).rstrip("/")
             here = f"{above}/{name}"
-            linked = os.path.islink(here)  # noqa: PTH114  a Path each costs more than the call
+            status = self._status(here)
+            linked = status is not None and stat.S_ISLNK(status.st_mode)
             self._reals[path] = os.path.realpath(here) if linked else here
         return self._reals[path]
+
+    def _status(self, path: str) -> os.stat_result | None:
+        """`os.lstat`, asked once; None where nothing is, and so below that without asking."""
+        if path not in self._statuses:
+            above = self._statuses.get(path.rpartition("/")[0], True)
+            try:
+                self._statuses[path] = os.lstat(path) if above else None
+            except OSError:
+                self._statuses[path] = None
+        return self._statuses[path]
 
     def _record(
         self,
@@ -564,14 +551,36 @@ class _Planner:
 
     def _other_names(self) -> None:
         """Files under Block rules that have several names: the others are no way around it."""
-        budget = _MAX_NAMED
+        looks = count()
         for rule in (*self.process, *self.file):
             if rule.outcome.action != "Block" or rule.match not in ("path", "directory"):
                 continue
-            for path, status in _regular_files(rule, budget):
-                budget -= 1
+            for path, status in self._regular_files(rule, looks):
                 if status.st_nlink > 1:  # its inode says more than its name
                     self.records.append(("named", status.st_dev, status.st_ino, path))
+
+    def _regular_files(
+        self, rule: PathRule, looks: Iterator[int]
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        """The files that a rule names, or that lie where it says; ``looks`` counts entries."""
+        top = rule.value.rstrip("/") or "/"
+        status = self._status(top)
+        if status is None:
+            return
+        if stat.S_ISREG(status.st_mode):
+            yield top, status
+        pending = [top] if rule.match == "directory" and stat.S_ISDIR(status.st_mode) else []
+        while pending:
+            # What is gone, or not to be looked at by this user either, is passed over.
+            with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if next(looks) >= _MAX_LOOKS:
+                        return
+                    if rule.recursive and entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        with contextlib.suppress(OSError):
+                            yield entry.path, entry.stat(follow_symlinks=False)
 
     def _sure_reads(self, modes: dict[str, Mode]) -> None:
         """Where the supervisor decides on reading: what any program may read at any time.
@@ -610,8 +619,7 @@ class _Planner:
         modes["socket"] = "enforce" if sockets else "none"
         modes["endpoint"] = "enforce" if limited else "none"
         modes["dns"] = "enforce" if any(isinstance(rule, DnsRule) for rule in rules) else "none"
-        mask = sum(1 << CAPABILITIES.index(name) for name in self.kept)
-        self.records.append(("capabilities", f"{mask:x}"))
+        self.records.append(("capabilities", f"{mask(self.kept):x}"))
         if not limited:
             return "not limited"
         if self.egress.is_none:
@@ -659,6 +667,4 @@ def make_plan(
     Raises:
         ValueError: an unknown capability is to be kept.
     """
-    if unknown := capabilities - set(CAPABILITIES):
-        raise ValueError(f"no such capability: {', '.join(sorted(unknown))}")
     return _Planner(policies, posture, egress, resources, capabilities, command, machine).make()

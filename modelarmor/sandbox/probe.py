@@ -128,7 +128,7 @@ def probe() -> Report:
 
 def _try_it(helper: str, go: bytes) -> tuple[bool, bool, str]:
     """Run the helper with an empty plan: does it confine, can it act on sockets, why not."""
-    scoped = 3 if landlock_abi() >= 6 else 0
+    scoped = Machine(landlock_abi(), os.getuid()).scoped
     plan = f"modelarmor-plan\t1\nlandlock\t2000\t0\t{scoped:x}\t1\ngrant\t2000\t/\n"
     plan_fd = os.memfd_create("modelarmor-plan")
     os.write(plan_fd, plan.encode())
@@ -139,7 +139,8 @@ def _try_it(helper: str, go: bytes) -> tuple[bool, bool, str]:
         # It waits for us: of a command that has ended already nobody can say what it would allow.
         process = subprocess.Popen(
             [helper, "--plan", str(plan_fd), "--control", str(control_read),
-             "--events", str(events_write), "--", "/bin/cat"],
+             "--events", str(events_write), "--capabilities", "0", "--scoped", str(scoped),
+             "--", "/bin/cat"],
             pass_fds=(plan_fd, control_read, events_write), env={},
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip

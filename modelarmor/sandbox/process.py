@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modelarmor.alerts import Alert, Recorder
+from modelarmor.policy.capabilities import mask
 from modelarmor.policy.model import Policy, Posture
 from modelarmor.sandbox import cgroup
 from modelarmor.sandbox.events import Reader
@@ -206,7 +207,8 @@ class Process:
 
     def _finish(self) -> None:
         # The events pipe ends with the helper; what is still in it belongs to the record.
-        self._reader.join(5)
+        if self._reader.is_alive():
+            self._reader.join(5)
         self._hang_up()
         self._group.close()
 
@@ -217,7 +219,12 @@ class Process:
 
     def _await_start(self) -> None:
         life = self._reader.life
-        if not life.settled.wait(_START_SECONDS):
+        try:
+            settled = self._reader.begin(_START_SECONDS)
+        except BaseException:  # no thread could be had, or we were interrupted
+            self.close()
+            raise
+        if not settled:
             problem = f"the helper did not answer within {_START_SECONDS:.0f} s"
         elif life.failure == CANNOT_CONFINE or (life.pid is None and life.failure is None):
             problem = (
@@ -276,6 +283,8 @@ class Sandbox:
         # The helper gets ready while the plan that it waits for is made.
         popen, control, events, table = _launch(
             command,
+            machine=report.machine,
+            capabilities=workload.capabilities,
             cwd=workload.cwd,
             env={_held(name): value for name, value in env.items()},
             pass_fds=pass_fds,
@@ -293,8 +302,7 @@ class Sandbox:
             with contextlib.suppress(BrokenPipeError):  # it ended, which `_await_start` tells
                 os.write(control, GO)
         except BaseException:
-            popen.kill()
-            os.close(control)
+            os.close(control)  # which ends it
             os.close(events)
             with popen:  # waits, and closes what it has of pipes
                 group.close()
@@ -303,7 +311,6 @@ class Sandbox:
         if alerts is not None:
             record.subscribe(lambda _, alert: alerts(alert))
         reader = Reader(workload.name, workload.namespace, plan, recorder=record, events=events)
-        reader.start()
         process = Process(
             workload, plan, record, popen=popen, control=control, reader=reader, group=group
         )
@@ -330,21 +337,30 @@ def _plan(workload: Workload, command: Sequence[str], machine: Machine) -> Plan:
 
 
 def _launch(
-    command: Sequence[str], *, pass_fds: Sequence[int], **options: Any
+    command: Sequence[str],
+    *,
+    machine: Machine,
+    capabilities: frozenset[str],
+    pass_fds: Sequence[int],
+    **options: Any,
 ) -> tuple[subprocess.Popen[bytes], int, int, int]:
-    """Start the helper, which does nothing before `GO`.
+    """Start the helper, which confines itself, and starts nothing before `GO`.
 
     Returns it, the control pipe's end to write, the events' to read, and the file for the plan.
+
+    Raises:
+        ValueError: an unknown capability is to be kept.
     """
+    itself = ["--capabilities", mask(capabilities), "--scoped", machine.scoped]
     plan = os.memfd_create("modelarmor-plan")
     control_read, control = os.pipe()
     events, events_write = os.pipe()
     try:
         with contextlib.suppress(OSError):  # more than the user's share of pipe memory
             fcntl.fcntl(events_write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        arguments = ["--plan", plan, "--control", control_read, "--events", events_write, "--"]
+        arguments = ["--plan", plan, "--control", control_read, "--events", events_write]
         popen = subprocess.Popen(
-            [str(HELPER), *map(str, arguments), *command],
+            [str(HELPER), *map(str, (*arguments, *itself)), "--", *command],
             pass_fds=(plan, control_read, events_write, *pass_fds),
             **options,
         )

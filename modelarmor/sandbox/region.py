@@ -127,7 +127,7 @@ class Region:
                     if not label:
                         self._above_holes.add(parent)
                     at = parent
-        self._blocked = self._inodes_of_holes()
+        self._blocked: set[tuple[int, int]] | None = None
         found: list[str] = []
         self._visit("", self.default, found)
         return found
@@ -146,8 +146,9 @@ class Region:
 
     def _visit(self, at: str, inherited: bool, found: list[str]) -> None:
         label = self.trees.get(at, inherited)
-        if at in self.paths and not os.path.isdir(at or "/"):  # noqa: PTH112  asked often
-            label = self.paths[at]
+        own = self.paths.get(at, label)
+        if own != label and not os.path.isdir(at or "/"):  # noqa: PTH112  asked often
+            label = own
         if at in self.forced:
             found.append(at or "/")
             return
@@ -188,6 +189,8 @@ class Region:
 
     def _is_alias(self, entry: os.DirEntry[str]) -> bool:
         """Whether a hard link leads to a file that is withheld under another name."""
+        if self._blocked is None:  # most regions are not cut anywhere
+            self._blocked = self._inodes_of_holes()
         if not self._blocked:
             return False
         status = entry.stat(follow_symlinks=False)

@@ -210,31 +210,47 @@ bool confine_terminal_ioctl(uint32_t request) {
 	return request == TIOCSTI || request == TIOCLINUX;
 }
 
+/* What is said of one call: instructions that return, or fall through to what is said next. Without any
+ * the call is allowed. What is said first counts, so once it is settled nothing is added. */
+struct call {
+	bool settled;
+	uint8_t n;
+	struct sock_filter code[20];
+};
 struct program {
-	struct sock_filter code[1024];
+	struct call calls[FUTURE];
+	struct sock_filter code[2048];
 	unsigned n;
 	bool overflow;
 };
-
-static void emit(struct program *p, uint16_t op, uint32_t value, uint8_t yes, uint8_t no) {
-	if (p->n == countof(p->code)) {
-		p->overflow = true;
-		return;
-	}
-	p->code[p->n++] = (struct sock_filter){op, yes, no, value};
-}
-#define LOAD(p, field) emit(p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field), 0, 0)
-#define LOAD_ARG(p, i) LOAD(p, args[i])
-#define GIVE(p, value) emit(p, BPF_RET | BPF_K, value, 0, 0)
 #define TRAP_ACTION SECCOMP_RET_USER_NOTIF
 #define FAIL(e) (SECCOMP_RET_ERRNO | (e))
 
-static void when(struct program *p, const char *name, uint32_t action) {
-	int nr = syscall_number(name);
-	if (nr < 0)
+static void say(struct program *p, int nr, uint16_t op, uint32_t value, uint8_t yes, uint8_t no) {
+	struct call *call = nr >= 0 && nr < FUTURE ? &p->calls[nr] : NULL;
+	if (!call || call->settled)
 		return;
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 1);
-	GIVE(p, action);
+	if (call->n == countof(call->code)) {
+		p->overflow = true;
+		return;
+	}
+	call->code[call->n++] = (struct sock_filter){op, yes, no, value};
+}
+#define LOAD(p, nr, field) say(p, nr, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field), 0, 0)
+#define LOAD_ARG(p, nr, i) LOAD(p, nr, args[i])
+#define GIVE(p, nr, value) say(p, nr, BPF_RET | BPF_K, value, 0, 0)
+/* Goes on with the next instruction where it holds, and skips ``no`` otherwise. */
+#define IF_EQUAL(p, nr, value, no) say(p, nr, BPF_JMP | BPF_JEQ | BPF_K, value, 0, no)
+#define IF_SET(p, nr, mask, no) say(p, nr, BPF_JMP | BPF_JSET | BPF_K, mask, 0, no)
+
+static void settle(struct program *p, int nr, uint32_t action) {
+	GIVE(p, nr, action);
+	if (nr >= 0 && nr < FUTURE)
+		p->calls[nr].settled = true;
+}
+
+static void when(struct program *p, const char *name, uint32_t action) {
+	settle(p, syscall_number(name), action);
 }
 
 static void when_each(struct program *p, const char *const *names, size_t n, uint32_t action) {
@@ -242,65 +258,58 @@ static void when_each(struct program *p, const char *const *names, size_t n, uin
 		when(p, names[i], action);
 }
 
-/* call(… args[i] …): ``action`` where a bit of ``mask`` is set, allowed otherwise. */
-static void when_bits(struct program *p, const char *name, int arg, uint32_t mask, uint32_t action) {
-	int nr = syscall_number(name);
-	if (nr < 0)
-		return;
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 4);
-	LOAD_ARG(p, arg);
-	emit(p, BPF_JMP | BPF_JSET | BPF_K, mask, 0, 1);
-	GIVE(p, action);
-	LOAD(p, nr);
+/* call(… args[i] …): ``action`` where a bit of ``mask`` is set. */
+static void when_bits(struct program *p, int nr, int arg, uint32_t mask, uint32_t action) {
+	LOAD_ARG(p, nr, arg);
+	IF_SET(p, nr, mask, 1);
+	GIVE(p, nr, action);
 }
 
-/* call(… args[i] …): ``action`` where it is ``value``, whatever else is said of the call otherwise. */
-static void when_value(struct program *p, int nr, int arg, uint32_t value, uint32_t action) {
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 4);
-	LOAD_ARG(p, arg);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
-	GIVE(p, action);
-	LOAD(p, nr);
+/* call(… args[i] …): ``action`` where it is one of ``values``. */
+static void when_one_of(struct program *p, int nr, int arg, const uint32_t *values, size_t n, uint32_t action) {
+	LOAD_ARG(p, nr, arg);
+	for (size_t i = 0; i < n; i++) {
+		IF_EQUAL(p, nr, values[i], 1);
+		GIVE(p, nr, action);
+	}
 }
 
 /* Without scoped signals: whom a descriptor's signals go to, by any number (F_SETSIG). */
 static void refuse_owners(struct program *p) {
-	when_value(p, SYS_fcntl, 1, F_SETOWN, FAIL(EPERM));
-	when_value(p, SYS_fcntl, 1, F_SETOWN_EX, FAIL(EPERM));
-	when_value(p, SYS_ioctl, 1, FIOSETOWN, FAIL(EPERM));
-	when_value(p, SYS_ioctl, 1, SIOCSPGRP, FAIL(EPERM));
+	static const uint32_t commands[] = {F_SETOWN, F_SETOWN_EX}, requests[] = {FIOSETOWN, SIOCSPGRP};
+	when_one_of(p, SYS_fcntl, 1, commands, countof(commands), FAIL(EPERM));
+	when_one_of(p, SYS_ioctl, 1, requests, countof(requests), FAIL(EPERM));
 }
 
 /* open and openat are trapped by what they ask for: the flags are a register, so this part of the
  * decision cannot be raced. O_PATH grants no access to content and passes. */
 static void opens(struct program *p, const struct plan *plan, const char *name, int arg) {
 	uint32_t writes = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
-	bool reads = plan->modes[TRAP_READ] != MODE_NONE;
 	int nr = syscall_number(name);
-	if (nr < 0 || (plan->modes[TRAP_WRITE] == MODE_NONE && !reads))
-		return;
-	/* Decided here to the end: an open is too frequent to be held against the rest of the filter. */
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 4);
-	LOAD_ARG(p, arg);
-	emit(p, BPF_JMP | BPF_JSET | BPF_K, reads ? O_PATH : writes, reads, !reads);
-	GIVE(p, TRAP_ACTION);
-	GIVE(p, SECCOMP_RET_ALLOW);
+	if (plan->modes[TRAP_READ] != MODE_NONE) {
+		when_bits(p, nr, arg, O_PATH, SECCOMP_RET_ALLOW);
+		settle(p, nr, TRAP_ACTION);
+	} else if (plan->modes[TRAP_WRITE] != MODE_NONE) {
+		when_bits(p, nr, arg, writes, TRAP_ACTION);
+	}
 }
 
-static void build(struct program *p, const struct plan *plan) {
-	LOAD(p, arch);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0);
-	GIVE(p, FAIL(ENOSYS));
-	LOAD(p, nr);
-	/* Calls that nobody has looked at yet, and on x86_64 those of x32. */
-	emit(p, BPF_JMP | BPF_JGE | BPF_K, FUTURE, 0, 1);
-	GIVE(p, FAIL(ENOSYS));
+/* sendto with an address, or opening a connection on the way (MSG_FASTOPEN). */
+static void sends(struct program *p) {
+	int nr = syscall_number("sendto");
+	LOAD_ARG(p, nr, 4);
+	IF_EQUAL(p, nr, 0, 4);
+	say(p, nr, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[4]) + 4, 0, 0);
+	IF_EQUAL(p, nr, 0, 2);
+	LOAD_ARG(p, nr, 3);
+	IF_SET(p, nr, MSG_FASTOPEN, 1);
+	GIVE(p, nr, TRAP_ACTION);
+}
+
+static void say_all(struct program *p, const struct plan *plan) {
 	/* Audited system calls trap whatever else would be said of them. */
 	for (int i = 0; i < plan->n_syscalls; i++)
-		if (plan->syscalls[i].nr >= 0) {
-			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)plan->syscalls[i].nr, 0, 1);
-			GIVE(p, TRAP_ACTION);
-		}
+		settle(p, plan->syscalls[i].nr, TRAP_ACTION);
 	/* Their arguments lie in memory, where the filter cannot look; libc falls back. */
 	when(p, "clone3", FAIL(ENOSYS));
 	when(p, "openat2", FAIL(ENOSYS));
@@ -332,67 +341,101 @@ static void build(struct program *p, const struct plan *plan) {
 		when(p, "sendto", TRAP_ACTION);
 		when_each(p, message_calls, countof(message_calls), TRAP_ACTION);
 	} else if (plan->modes[TRAP_ENDPOINT] != MODE_NONE) {
-		/* sendto with an address, or opening a connection on the way (MSG_FASTOPEN). */
-		int nr = syscall_number("sendto");
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 8);
-		LOAD_ARG(p, 4);
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 4);
-		emit(p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[4]) + 4, 0, 0);
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 2);
-		LOAD_ARG(p, 3);
-		emit(p, BPF_JMP | BPF_JSET | BPF_K, MSG_FASTOPEN, 0, 1);
-		GIVE(p, TRAP_ACTION);
-		GIVE(p, SECCOMP_RET_ALLOW);
+		sends(p);
 		when_each(p, message_calls, countof(message_calls), TRAP_ACTION);
 	}
 	for (int nr = 0; nr < FUTURE; nr++) {
+		int target = processes_target(nr); /* 0 there is the caller itself, and no question */
 		if (!processes_trap(plan, nr))
 			continue;
-		int target = processes_target(nr); /* 0 there is the caller itself, and no question */
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, target < 0 ? 1 : 4);
-		if (target >= 0) {
-			LOAD_ARG(p, target);
-			emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+		if (target < 0) {
+			settle(p, nr, TRAP_ACTION);
+		} else {
+			LOAD_ARG(p, nr, target);
+			say(p, nr, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+			GIVE(p, nr, TRAP_ACTION);
 		}
-		GIVE(p, TRAP_ACTION);
-		if (target >= 0)
-			LOAD(p, nr);
 	}
 	if (!(plan->scoped & SCOPE_SIGNALS))
 		refuse_owners(p);
 	for (int i = 0; i < plan->n_presets; i++) /* mmap(… PROT_EXEC, MAP_ANONYMOUS …), all registers */
 		if (plan->presets[i].preset == PRESET_ANON_EXEC) {
-			emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_mmap, 0, 6);
-			LOAD_ARG(p, 2);
-			emit(p, BPF_JMP | BPF_JSET | BPF_K, 4, 0, 3);
-			LOAD_ARG(p, 3);
-			emit(p, BPF_JMP | BPF_JSET | BPF_K, 0x20, 0, 1);
-			GIVE(p, TRAP_ACTION);
-			LOAD(p, nr);
+			LOAD_ARG(p, SYS_mmap, 2);
+			IF_SET(p, SYS_mmap, 4, 3);
+			LOAD_ARG(p, SYS_mmap, 3);
+			IF_SET(p, SYS_mmap, 0x20, 1);
+			GIVE(p, SYS_mmap, TRAP_ACTION);
 		}
 	/* New namespaces, by clone's flags; TIOCSTI (type into the terminal) and TIOCLINUX. */
-	when_bits(p, "clone", 0,
+	when_bits(p, SYS_clone, 0,
 		  CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
 			  CLONE_NEWUTS | CLONE_NEWCGROUP,
 		  TRAP_ACTION);
-	size_t n = confine_ioctls_count(plan);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_ioctl, 0, (uint8_t)(n + 3));
-	LOAD_ARG(p, 1);
-	for (size_t i = 0; i < n; i++)
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, ioctls[i], (uint8_t)(n - i), 0);
-	GIVE(p, SECCOMP_RET_ALLOW);
-	GIVE(p, TRAP_ACTION);
+	when_one_of(p, SYS_ioctl, 1, ioctls, confine_ioctls_count(plan), TRAP_ACTION);
 	/* Setting a new personality is refused; asking for the present one is not. */
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_personality, 0, 4);
-	LOAD_ARG(p, 0);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 1, 0);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1);
-	GIVE(p, SECCOMP_RET_ALLOW);
-	LOAD(p, nr);
+	static const uint32_t asking[] = {0xffffffff, 0};
+	when_one_of(p, SYS_personality, 0, asking, countof(asking), SECCOMP_RET_ALLOW);
 	for (size_t i = 0; i < countof(refused); i++)
 		when(p, refused[i].name, TRAP_ACTION);
 	/* setsid, prctl and the rest are the kernel's to judge. */
-	GIVE(p, SECCOMP_RET_ALLOW);
+	for (int nr = 0; nr < FUTURE; nr++)
+		settle(p, nr, SECCOMP_RET_ALLOW);
+}
+
+static unsigned emit(struct program *p, uint16_t op, uint32_t value, uint8_t yes, uint8_t no) {
+	p->overflow |= p->n == countof(p->code);
+	if (p->overflow)
+		return 0;
+	p->code[p->n] = (struct sock_filter){op, yes, no, value};
+	return p->n++;
+}
+
+static bool alike(const struct call *a, const struct call *b) {
+	return a->n == 1 && b->n == 1 && a->code[0].k == b->code[0].k;
+}
+
+/* Finds the call by halves, ``from`` included: the kernel tries every number when it takes a filter in
+ * (seccomp_cache_prepare, 5.11), and runs it at each call whose arguments matter. */
+static void search(struct program *p, int from, int to) {
+	int middle = (from + to) / 2;
+	while (middle > from && alike(&p->calls[middle - 1], &p->calls[middle]))
+		middle--;
+	if (middle == from)
+		for (middle = (from + to) / 2 + 1; middle < to && alike(&p->calls[from], &p->calls[middle]);)
+			middle++;
+	if (middle >= to) {
+		for (int i = 0; i < p->calls[from].n; i++) {
+			struct sock_filter *code = &p->calls[from].code[i];
+			emit(p, code->code, code->k, code->jt, code->jf);
+		}
+		return;
+	}
+	unsigned test = emit(p, BPF_JMP | BPF_JGE | BPF_K, (uint32_t)middle, 0, 0);
+	search(p, from, middle);
+	unsigned length = p->n - test - 1;
+	if (length <= UINT8_MAX) {
+		p->code[test].jt = (uint8_t)length;
+	} else { /* as far as that only an unconditional jump reaches */
+		emit(p, BPF_JMP | BPF_JA, 0, 0, 0);
+		if (p->overflow)
+			return;
+		memmove(&p->code[test + 2], &p->code[test + 1], length * sizeof *p->code);
+		p->code[test].jf = 1;
+		p->code[test + 1] = (struct sock_filter){BPF_JMP | BPF_JA, 0, 0, length};
+	}
+	search(p, middle, to);
+}
+
+static void build(struct program *p, const struct plan *plan) {
+	say_all(p, plan);
+	emit(p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0);
+	emit(p, BPF_RET | BPF_K, FAIL(ENOSYS), 0, 0);
+	emit(p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
+	/* Calls that nobody has looked at yet, and on x86_64 those of x32. */
+	emit(p, BPF_JMP | BPF_JGE | BPF_K, FUTURE, 0, 1);
+	emit(p, BPF_RET | BPF_K, FAIL(ENOSYS), 0, 0);
+	search(p, 0, FUTURE);
 }
 
 /* By number, since every notification asks. */
@@ -430,8 +473,7 @@ int confine_filter(const struct plan *plan, char *error, size_t size) {
 	static struct program program;
 	build(&program, plan);
 	if (program.overflow) {
-		snprintf(error, size, "the seccomp filter has more than %zu instructions: fewer syscall rules are needed",
-			 countof(program.code));
+		snprintf(error, size, "the seccomp filter is too long");
 		return -1;
 	}
 	struct sock_fprog fprog = {(unsigned short)program.n, program.code};

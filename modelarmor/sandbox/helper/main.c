@@ -56,16 +56,16 @@ static void kill_children(void) {
  * supervisor and guard are subreapers. In a scoped domain kill(-1) reaches exactly the domain, at one
  * stroke, so that not even a fork bomb outruns it (Landlock ABI 6). */
 static void end_all(int *status_of_child) {
-	for (;;) {
-		int status;
-		if (scoped)
-			kill(-1, SIGKILL);
-		else
-			kill_children();
-		pid_t pid = waitpid(-1, &status, __WALL);
-		if (pid < 0 && errno == ECHILD)
-			return;
-		if (pid == child && status_of_child)
+	int status;
+	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | __WALL)) >= 0 || errno != ECHILD;) {
+		if (pid <= 0) {
+			if (scoped)
+				kill(-1, SIGKILL);
+			else
+				kill_children();
+			pid = waitpid(-1, &status, __WALL);
+		}
+		if (pid > 0 && pid == child && status_of_child)
 			*status_of_child = status;
 	}
 }
@@ -224,13 +224,22 @@ static int supervise(int listener, int control, int signals) {
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static int supervisor(char **argv, int control, int signals, pid_t outside) {
+static int supervisor(char **argv, int plan_fd, int control, int signals, pid_t outside) {
 	char error[512] = "";
 	/* A group of its own: a signal to the command's group is not meant for us. */
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, GUARD_GONE);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	path_protect(getppid(), getpid());
+	/* The caller makes the plan while we start, and says when it is there; or it has given up. */
+	if (read(control, &(char){0}, 1) != 1)
+		return EXIT_CANNOT_CONFINE;
+	lseek(plan_fd, 0, SEEK_SET);
+	if (!plan_read(plan_fd, &plan, error, sizeof error) ||
+	    !resource_open(&plan, error, sizeof error))
+		return give_up(error);
+	close(plan_fd);
+	report_limit(plan.limits.alerts);
 	task_identities(plan.keep_caps);
 	if (!confine_domain(&plan, DOMAIN_SUPERVISOR, error, sizeof error))
 		return give_up(error);
@@ -243,11 +252,12 @@ static int supervisor(char **argv, int control, int signals, pid_t outside) {
 	if (!child)
 		become(argv);
 	notify_init(child);
+	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* of 50 us, which would double the sleep below */
 	while (shared->listener < 0) {
 		int status;
 		if (waitpid(child, &status, WNOHANG) == child)
 			return give_up(shared->message[0] ? shared->message : "the child ended before it was confined");
-		nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
 	}
 	int listener = shared->listener;
 #ifdef SECCOMP_IOCTL_NOTIF_SET_FLAGS
@@ -301,47 +311,53 @@ static int guard(pid_t supervising, int control, int signals) {
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + SIGKILL;
 }
 
-static int number(const char *text) {
-	char *end;
-	long value = strtol(text, &end, 10);
-	return *end || value < 0 || value > INT_MAX ? -1 : (int)value;
+/* What is known before there is a plan: descriptors, and what the guard must not keep. */
+struct options {
+	uint64_t plan, control, events, capabilities, scoped;
+};
+
+/* Returns where the command begins, or 0. */
+static int parse(struct options *options, int argc, char **argv) {
+	const struct {
+		const char *name;
+		uint64_t *value, least, most;
+	} known[] = {{"--plan", &options->plan, 3, INT_MAX},
+		     {"--control", &options->control, 3, INT_MAX},
+		     {"--events", &options->events, 3, INT_MAX},
+		     {"--capabilities", &options->capabilities, 0, UINT64_MAX},
+		     {"--scoped", &options->scoped, 0, UINT64_MAX}};
+	int i = 1;
+	for (size_t k = 0; k < countof(known); k++, i += 2) {
+		char *end;
+		if (i + 1 >= argc || strcmp(argv[i], known[k].name) != 0)
+			return 0;
+		uint64_t value = *known[k].value = strtoull(argv[i + 1], &end, 10);
+		if (*end || end == argv[i + 1] || value < known[k].least || value > known[k].most)
+			return 0;
+	}
+	return i + 1 < argc && !strcmp(argv[i], "--") ? i + 1 : 0;
 }
 
 int main(int argc, char **argv) {
-	int plan_fd = -1, control = -1, events = -1, i = 1;
 	char error[512] = "";
+	struct options options;
 	if (argc == 3 && !strcmp(argv[1], "--check-plan"))
 		return check_plan(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "--decide"))
 		return check_decide(argv[2]);
-	for (; i + 1 < argc && strcmp(argv[i], "--") != 0; i += 2) {
-		int *fd = !strcmp(argv[i], "--plan")	  ? &plan_fd
-			  : !strcmp(argv[i], "--control") ? &control
-			  : !strcmp(argv[i], "--events")  ? &events
-							  : NULL;
-		if (!fd)
-			break;
-		*fd = number(argv[i + 1]);
-	}
-	if (plan_fd < 3 || control < 3 || events < 3 || i + 1 >= argc || strcmp(argv[i], "--") != 0) {
-		fputs("usage: modelarmor-helper --plan FD --control FD --events FD -- COMMAND [ARG ...]\n"
+	int command = parse(&options, argc, argv);
+	if (!command) {
+		fputs("usage: modelarmor-helper --plan FD --control FD --events FD --capabilities MASK --scoped MASK"
+		      " -- COMMAND [ARG ...]\n"
 		      "Started by modelarmor; see `modelarmor run --help`.\n",
 		      stderr);
 		return EXIT_CANNOT_CONFINE;
 	}
+	int plan_fd = (int)options.plan, control = (int)options.control;
 	fcntl(plan_fd, F_SETFD, FD_CLOEXEC);
 	fcntl(control, F_SETFD, FD_CLOEXEC);
-	fcntl(events, F_SETFD, FD_CLOEXEC);
-	report_to(events);
-	/* The caller makes the plan while we start, and says when it is there; or it has given up. */
-	if (read(control, &(char){0}, 1) != 1)
-		return EXIT_CANNOT_CONFINE;
-	lseek(plan_fd, 0, SEEK_SET);
-	if (!plan_read(plan_fd, &plan, error, sizeof error) ||
-	    !resource_open(&plan, error, sizeof error))
-		return give_up(error);
-	report_limit(plan.limits.alerts);
-	close(plan_fd);
+	fcntl((int)options.events, F_SETFD, FD_CLOEXEC);
+	report_to((int)options.events);
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return give_up("out of memory");
@@ -353,13 +369,14 @@ int main(int argc, char **argv) {
 	autoclose int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	pid_t outside = getppid();
 	group = getpgrp();
-	uint64_t caps = plan.keep_caps;
+	uint64_t caps = options.capabilities;
 	if (caps) /* a child that may change its user is followed by one that may, too */
 		caps |= 1ull << CAP_SYS_PTRACE | 1ull << CAP_SETUID | 1ull << CAP_SETGID | 1ull << CAP_KILL |
 			1ull << CAP_SETPCAP;
 	if (signals < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return give_up(strerror(errno));
+	plan.scoped = options.scoped;
 	if (!confine_capabilities(caps, error, sizeof error) ||
 	    !confine_domain(&plan, DOMAIN_GUARD, error, sizeof error))
 		return give_up(error);
@@ -369,7 +386,8 @@ int main(int argc, char **argv) {
 		return give_up(strerror(errno));
 	if (!pid) {
 		autoclose int own = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-		return supervisor(argv + i + 1, control, own, outside);
+		return supervisor(argv + command, plan_fd, control, own, outside);
 	}
+	close(plan_fd);
 	return guard(pid, control, signals);
 }
