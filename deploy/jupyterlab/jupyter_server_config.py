@@ -4,6 +4,8 @@ c = get_config()  # noqa: F821 - Jupyter gives it to its configuration
 
 c.ModelArmor.enforcer = "kubernetes"
 c.ModelArmor.allowed_profiles = ["notebook", "untrusted-model"]
+# strict mode: without it `python3`, Jupyter's default, runs in the server's pod, with its account
+c.ServerApp.kernel_spec_manager_class = "modelarmor_jupyter.specs.StrictKernelSpecManager"
 c.KernelPods.server_name = "jupyterlab"
 c.KernelPods.server_pods = {"app.kubernetes.io/name": "jupyterlab"}
 c.KernelPods.images = {

@@ -33,9 +33,9 @@ _T = TypeVar("_T")
 
 #: configuration that is an option of `modelarmor deploy` with a value, and those without
 OPTIONS: Final = (
-    "image", "namespace", "prefix", "interpreter", "claim", "tracking_uri", "fetch_secret",
-    "fetch_egress", "replicas", "max_replicas", "gpus", "guard", "evidence", "config",
-    "kubeconfig", "context", "timeout",
+    "image", "namespace", "prefix", "interpreter", "pull_secret", "claim", "tracking_uri",
+    "fetch_secret", "fetch_egress", "replicas", "max_replicas", "gpus", "guard", "evidence",
+    "config", "kubeconfig", "context", "timeout",
 )  # fmt: skip
 FLAGS: Final = ("unreviewed", "no_guard")
 #: where a deployment is; another place is another deployment

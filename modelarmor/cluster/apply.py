@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from modelarmor.cluster.admitted import changed_by_the_cluster, changes
 from modelarmor.cluster.client import Cluster, ClusterError
 from modelarmor.cluster.fetch import NOT_APPROVED
 from modelarmor.cluster.model_objects import (
@@ -24,6 +25,7 @@ from modelarmor.cluster.model_objects import (
     named,
     revision_of,
     rolled_out,
+    template_of,
 )
 from modelarmor.cluster.models import MODEL_LABEL, REVISION_LABEL
 from modelarmor.cluster.pods import PodState, state_of
@@ -80,6 +82,7 @@ class _Rollout:
             for item in self._items:
                 self._tell(f"applying {named(item)}")
                 applied = await self._there.apply(item)
+                _refuse_changed(item, applied)
                 if item is self._workload:
                     generation = int(applied["metadata"].get("generation") or 0)
             await self._ready(generation, deadline)
@@ -96,7 +99,7 @@ class _Rollout:
                 what = "the former revision serves again" if former else "nothing of it is left"
                 raise RolloutError(f"{error}; {what}") from None
             raise
-        await self._tidy({self._revision, revision_of(former)})
+        await self._tidy({self._revision, revision_of(template_of(former))})
         self._tell(f"{self._model} serves revision {self._revision}")
 
     def _check(self, before: Sequence[tuple[Object, Object | None]]) -> None:
@@ -120,10 +123,12 @@ class _Rollout:
             pods = await self._there.pods()
             mine = [pod for pod in pods if revision_of(pod) == self._revision]
             new, old = [state_of(dict(pod)) for pod in mine], len(pods) - len(mine)
+            for pod in mine:
+                _refuse_changed(self._pod(), pod)
             if rolled_out(now, generation) and new and not old:
                 return
             _refuse_hopeless(new)
-            _refuse_changed(mine)
+            _refuse_unapproved(mine)
             why = next(filter(None, map(_fetching, mine)), "") or _why(new, old)
             if why != said:
                 said = why
@@ -131,6 +136,11 @@ class _Rollout:
             if time.monotonic() > deadline:
                 raise RolloutError(f"revision {self._revision} is not ready in time: {why}")
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _pod(self) -> Object:
+        """What each new pod was asked to be; KServe makes its own of what it is given."""
+        template = self._workload["spec"].get("template")
+        return {"kind": "Pod", **template} if template else self._workload
 
     async def _tidy(self, kept: set[str]) -> None:
         """Delete what confined revisions that have no pod, and to which nothing leads back."""
@@ -152,7 +162,7 @@ class _Rollout:
                 await self._there.delete(item)
             else:
                 await self._there.apply(_again(found))
-        if revision_of(former) != self._revision and await self._gone():
+        if revision_of(template_of(former)) != self._revision and await self._gone():
             for item in filter(confines, self._items):
                 await self._there.delete(item)
 
@@ -197,7 +207,14 @@ def _fetched(pod: Object) -> Object:
     return {}
 
 
-def _refuse_changed(pods: Sequence[Object]) -> None:
+def _refuse_changed(asked: Object, made: Object) -> None:
+    if asked["kind"] == "InferenceService":  # its controllers' to fill in
+        return
+    if changed := changes(asked, made):
+        raise RolloutError(changed_by_the_cluster(asked["kind"], changed))
+
+
+def _refuse_unapproved(pods: Sequence[Object]) -> None:
     """Another attempt would find the same files."""
     for pod in pods:
         if _fetched(pod).get("exitCode") == NOT_APPROVED:

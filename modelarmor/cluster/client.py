@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,6 +36,10 @@ _MESSAGE_CHARACTERS: Final = 500
 
 #: how KubeArmor's policies are called in a URL
 KUBEARMOR: Final = ("security.kubearmor.com", "v1", "kubearmorpolicies")
+
+
+#: how the API server says that an account lacks a right; other refusals are admission's
+_NO_RIGHT: Final = re.compile(r"^$|\bUser \".*\" cannot |^Forbidden$")
 
 
 class ClusterError(RuntimeError):
@@ -135,6 +140,10 @@ def _refused(what: str, error: ApiException) -> ClusterError:
     status = int(error.status or 0)
     if status == 403 and "quota" in said:
         cure = "the namespace's quota is used up; end other kernels or ask for more"
+    elif status == 403 and "is being terminated" in said:
+        cure = "the namespace is being deleted"
+    elif status == 403 and _NO_RIGHT.search(said) is None:
+        cure = "a rule of the cluster or the namespace is against it: see the message"
     elif status == 403:
         cure = "the server's service account may not; see docs/kubernetes.md for its role"
     elif status == 401:

@@ -87,7 +87,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
                         help="the image is NVIDIA NIM's, which brings its own server; URI is a"
                         " name, and --claim has the weights")  # fmt: skip
     parser.add_argument("--pull-secret", default="", metavar="NAME",
-                        help="with --nim: a Secret for the image's registry")  # fmt: skip
+                        help="a Secret for the image's registry")  # fmt: skip
     parser.add_argument("--guard", type=Path, metavar="FILE",
                         help="limits on requests (see `modelarmor guard`); without it those of the"
                         " model's signature")  # fmt: skip
@@ -166,6 +166,7 @@ def _deploy(arguments: argparse.Namespace) -> int:
                 image=arguments.image,
                 prefix=arguments.prefix,
                 interpreter=arguments.interpreter,
+                pull_secret=arguments.pull_secret,
                 claim=claim,
                 claim_path=path,
                 tracking_uri=arguments.tracking_uri,

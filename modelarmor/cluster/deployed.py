@@ -15,6 +15,7 @@ from modelarmor.cluster.model_objects import (
     named,
     revision_of,
     rolled_out,
+    template_of,
 )
 from modelarmor.cluster.pods import state_of
 
@@ -35,7 +36,7 @@ class Deployed:
         state: ``serves``, ``rolls out``, or ``unconfined`` where the policy of its revision is not
             there (any more).
         why: what it waits for; empty where it serves.
-        revision: of the Deployment.
+        revision: of the pods that the Deployment makes now.
         artifact, policy: their digests.
         pods: how many there are, of every revision.
     """
@@ -56,13 +57,15 @@ async def look(cluster: Cluster, namespace: str, model: str) -> Deployed | None:
     """
     there = ModelObjects(cluster, namespace, model)
     found = await there.read(_about("apps/v1", "Deployment", namespace, model))
-    if found is None or not (revision := revision_of(found)):
+    if found is None or not revision_of(found):
         return None
+    template = template_of(found)
+    revision = revision_of(template)
     policies = await there.of_kind(*CONFINING[0])
     pods = await there.pods()
     mine = [state_of(dict(pod)) for pod in pods if revision_of(pod) == revision]
     waits = [pod.why for pod in mine if pod.standing != "running"]
-    notes = found["metadata"].get("annotations") or {}
+    notes = (template.get("metadata") or {}).get("annotations") or {}
     state, why = "serves", ""
     if not any(revision_of(policy) == revision for policy in policies):
         state, why = "unconfined", f"the KubeArmorPolicy of revision {revision} is not there"

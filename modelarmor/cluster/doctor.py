@@ -145,16 +145,18 @@ async def _enforcers(cluster: Cluster) -> Check:
     }
     counts = Counter(names.values())
     text = ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "no nodes"
-    weak = sorted(name for name, enforcer in names.items() if enforcer not in ("bpf", "apparmor"))
+    # AppArmor's parser refuses KubeArmor's profile as a whole for the words sctp and dccp.
+    weak = sorted(name for name, enforcer in names.items() if enforcer != "bpf")
     if not weak:
         return Check("enforcer", "ok" if names else "missing", text + " (by label, not by proof)")
     shown = ", ".join(weak[:_MOST_NODES]) + (" …" if len(weak) > _MOST_NODES else "")
     return Check(
         "enforcer",
         "missing" if len(weak) == len(names) else "warning",
-        f"{text}; nothing is enforced, or it is not known, on {shown}",
-        "start pods only where kubearmor.io/enforcer is bpf or apparmor (a node selector), and"
-        " have bpf in lsm= of the other nodes' kernel command line",
+        f"{text}; these policies are not enforced, or it is not known, on {shown}",
+        "start pods only where kubearmor.io/enforcer is bpf (a node selector), and have bpf in lsm="
+        " of the other nodes' kernel command line; AppArmor does not know sctp and dccp, which the"
+        " profiles block",
     )
 
 

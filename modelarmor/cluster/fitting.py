@@ -60,7 +60,11 @@ def for_image(profile: Profile, prefix: str, interpreter: str) -> Profile:
     return replace(
         profile,
         policies=tuple(
-            replace(policy, process=changed(policy.process), file=changed(policy.file))
+            replace(
+                policy,
+                process=changed(policy.process),
+                file=changed(policy.file),
+            )
             for policy in profile.policies
         ),
     )

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelarmor.cluster import objects
+from modelarmor.cluster import confining, objects
+from modelarmor.cluster.admitted import changed_by_the_cluster, changes
 from modelarmor.cluster.client import KUBEARMOR, Cluster, ClusterError
 from modelarmor.cluster.objects import PodSettings
 from modelarmor.cluster.pods import PodState, state_of
@@ -208,7 +209,7 @@ class Kernels:
         deadline = time.monotonic() + seconds
         name = objects.name_of(order.kernel_id)
         policy = objects.policy(order.kernel_id, order.profile, self.namespace)
-        denied = objects.denied_files(policy, order.profile)
+        denied = confining.denied_files(policy, order.profile.posture)
         self._ours.add(name)
         try:
             await self.sweep_once(tell)
@@ -313,7 +314,7 @@ class Kernels:
             taken=lambda: self._remove(name),
         )
         owner = objects.owned_by(secret)
-        made = await self._create(
+        made = await self._create_same(
             "apply the KubeArmorPolicy",
             cluster.custom.create_namespaced_custom_object,
             KUBEARMOR[0],
@@ -325,7 +326,7 @@ class Kernels:
         )
         self._known[name] = str(made["metadata"]["uid"])
         self._policies.put(made)
-        await self._create(
+        await self._create_same(
             "apply the NetworkPolicy",
             cluster.networking.create_namespaced_network_policy,
             where,
@@ -334,7 +335,7 @@ class Kernels:
             ),
             seconds=left(),
         )
-        pod = await self._create(
+        pod = await self._create_same(
             "make the pod",
             cluster.core.create_namespaced_pod,
             where,
@@ -350,7 +351,16 @@ class Kernels:
             ),
             seconds=left(),
         )
-        self._pods.put(cluster.api.sanitize_for_serialization(pod))
+        self._pods.put(pod)
+
+    async def _create_same(self, what: str, function: Any, *args: Any, seconds: float) -> Any:
+        """Create an object, the last of `args`, and see that the cluster took it as it is."""
+        plain = self.cluster.api.sanitize_for_serialization
+        made = plain(await self._create(what, function, *args, seconds=seconds))
+        asked = plain(args[-1])
+        if changed := changes(asked, made):
+            raise LaunchError(changed_by_the_cluster(asked["kind"], changed))
+        return made
 
     async def _create(
         self,
@@ -437,6 +447,12 @@ class Kernels:
             return f"the node {node} has no KubeArmor (no label kubearmor.io/enforcer)"
         if enforcer == "none":
             return f"the node {node} has no enforcer (BPF-LSM or AppArmor), KubeArmor only watches"
+        if enforcer == "apparmor":
+            return (
+                f"on the node {node} KubeArmor enforces by AppArmor, which refuses the whole of a"
+                " policy that blocks sctp or dccp, as the profiles do: have kernels start where"
+                " kubearmor.io/enforcer is bpf (a node selector)"
+            )
         return (
             f"KubeArmor is on the node {node} ({enforcer}) and did not act in time: is its daemon"
             f" up, and is the namespace {self.namespace} tracked (untrackedNs)?"

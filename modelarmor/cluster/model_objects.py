@@ -174,6 +174,12 @@ def revision_of(item: Object | None) -> str:
     return str(labels.get(REVISION_LABEL) or "")
 
 
+def template_of(item: Object | None) -> Object:
+    """What says how a workload's pods are labelled; `kubectl rollout undo` changes it alone."""
+    found = item or {}
+    return (found.get("spec") or {}).get("template") or found
+
+
 def rolled_out(item: Object, generation: int) -> bool:
     status = item.get("status") or {}
     if int(status.get("observedGeneration") or 0) < generation:

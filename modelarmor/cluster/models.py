@@ -25,16 +25,13 @@ import yaml
 from kubernetes.aio.client import models as k8s
 
 from modelarmor import profiles
-from modelarmor.cluster import objects
+from modelarmor.cluster import canary, confining, objects
 from modelarmor.generate.artifact.tree import TreeDigest
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.observe.cage import serving_variables
 from modelarmor.generate.workload import egress_of
 from modelarmor.policy import document
-from modelarmor.policy.baseline import baseline_rules
-from modelarmor.policy.decide import Operation, Table
-from modelarmor.policy.lint import lint
-from modelarmor.policy.model import Outcome, PathRule, Policy, Posture, Selector
+from modelarmor.policy.model import Policy, Posture
 from modelarmor.sandbox.network import EgressRule
 from modelarmor.sandbox.resources import Resources
 
@@ -46,11 +43,13 @@ TMP: Final = "/tmp"
 HOME: Final = "/home/model"
 PORT: Final = 8080
 
-_BASE: Final = "/run/modelarmor"
-_CONTROL, _DENIED, _UNNAMED, _PLAN = (
-    f"{_BASE}/{name}" for name in ("control", "denied", "unnamed", "plan")
-)
-_SOURCE, _SCRATCH = f"{_BASE}/source", f"{TMP}/fetched"
+_CONTROL, _PLAN, _SOURCE = (f"{canary.FILES}/{name}" for name in ("control", "plan", "source"))
+_SCRATCH: Final = f"{TMP}/fetched"
+_OPENED: Final = f"{_CONTROL}/control"
+_DENIED_FILES: Final = {
+    "rule": f"{confining.DENIED}/denied",
+    "posture": f"{confining.UNNAMED}/unnamed",
+}
 _MESSAGE: Final = "/dev/termination-log"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 #: of a ConfigMap, with room for the rest of it
@@ -77,6 +76,7 @@ class Target:
         prefix: directory of the Python environment in the image.
         interpreter: the real file behind ``PREFIX/bin/python`` in the image, since KubeArmor
             matches no links.
+        pull_secret: a Secret for the image's registry.
         claim: a PersistentVolumeClaim with the model's files, instead of fetching them.
         claim_path: where in the claim.
         tracking_uri: of the MLflow server that the files are fetched from.
@@ -96,6 +96,7 @@ class Target:
     image: str
     prefix: str = "/usr/local"
     interpreter: str = "/usr/local/bin/python3.11"
+    pull_secret: str = ""
     claim: str = ""
     claim_path: str = ""
     tracking_uri: str = ""
@@ -203,7 +204,7 @@ def _all(
             annotations=annotations | (_LAST if kept else {}),
         )
 
-    policy = confining(evidence, target, name, labels)
+    policy = policy_for(_filled(evidence.policy, target), name, target.namespace, labels)
     written: dict[str, Any] = yaml.safe_load(document.dump([policy]))
     written["metadata"] |= {"labels": dict(labels), "annotations": annotations | _LAST}
     pods = _pod(evidence, target, guard, name)
@@ -233,57 +234,22 @@ def _all(
 # --- the policy
 
 
-def confining(evidence: Evidence, target: Target, name: str, labels: Mapping[str, str]) -> Policy:
-    """The approved policy as one document for exactly this revision, with the canary's rules.
-
-    Raises:
-        DeployError: it is none, or the linter finds an error in it for KubeArmor's enforcer.
-    """
-    return merged(_filled(evidence.policy, target), name, target.namespace, labels)
-
-
-def merged(parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[str, str]) -> Policy:
+def policy_for(
+    parts: Sequence[Policy], name: str, namespace: str, labels: Mapping[str, str]
+) -> Policy:
     """Policies as one document for exactly one revision, with the canary's rules.
 
-    One document, since KubeArmor takes a document as a whole: a canary that is denied by it says
-    that the rest of it is there too.
-
     Raises:
-        DeployError: the linter finds an error in it for KubeArmor's enforcer.
+        DeployError: the linter finds an error in it for KubeArmor's enforcer, or it would not deny
+            the canary.
     """
-    selected = tuple((key, labels[key]) for key in (MODEL_LABEL, REVISION_LABEL))
-    canary = (
-        PathRule(
-            Outcome("Allow"), match="directory", value=f"{_CONTROL}/", recursive=True,
-            read_only=True,
-        ),
-        PathRule(
-            Outcome("Block", 1, (), "The canary: denied before any code of the model runs"),
-            match="directory", value=f"{_DENIED}/", recursive=True,
-        ),
-    )  # fmt: skip
-    policy = Policy(
-        "KubeArmorPolicy",
-        name,
-        namespace=namespace,
-        selector=Selector(match_labels=selected),
-        process=tuple(dict.fromkeys(rule for part in parts for rule in part.process)),
-        file=(
-            *dict.fromkeys(rule for part in parts for rule in part.file),
-            *baseline_rules(parts),
-            *canary,
-        ),
-        network=tuple(dict.fromkeys(rule for part in parts for rule in part.network)),
-        capabilities=tuple(rule for part in parts for rule in part.capabilities),
-        syscalls=tuple(rule for part in parts for rule in part.syscalls),
-        # alerts of a preset have the document's own severity, whatever the preset says
-        presets=tuple(
-            replace(rule, outcome=Outcome(rule.outcome.action))
-            for part in parts
-            for rule in part.presets
-        ),
-    )
-    _check(policy)
+    selected = {key: labels[key] for key in (MODEL_LABEL, REVISION_LABEL)}
+    policy, posture = confining.confining(parts, name, namespace, selected, _OPENED), Posture()
+    wrong = confining.faults(policy, posture, _OPENED)
+    if confining.denied_files(policy, posture) != _DENIED_FILES:
+        wrong.append("it opens what no rule should name, so nothing would prove its posture")
+    if wrong:
+        raise DeployError("this policy cannot confine a pod: " + "; ".join(wrong))
     return policy
 
 
@@ -300,23 +266,6 @@ def _filled(policy: str, target: Target) -> tuple[Policy, ...]:
     if not parts:
         raise DeployError("the evidence has no policy; generate it again")
     return parts
-
-
-def _check(policy: Policy) -> None:
-    posture = Posture()
-    wrong = [
-        f"{item.rule} {item.message}; {item.cure}"
-        for item in lint([policy], posture=posture, enforcer="BPF-LSM")
-        if item.severity == "error"
-    ]
-    table = Table([policy], posture)
-    if table.decide(Operation("read", f"{_CONTROL}/control")).verdict != "allow":
-        wrong.append("it denies the canary's control, so a denial would prove nothing")
-    for path in (f"{_DENIED}/denied", f"{_UNNAMED}/unnamed"):
-        if table.decide(Operation("read", path)).verdict != "block":
-            wrong.append(f"it opens {path}, so nothing would prove that it is enforced")
-    if wrong:
-        raise DeployError("this policy cannot confine a pod: " + "; ".join(wrong))
 
 
 # --- the pod
@@ -364,10 +313,16 @@ def _pod(evidence: Evidence, target: Target, guard: Guard | None, config: str) -
             fs_group=target.user,
             seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
         ),
+        image_pull_secrets=pulled_with(target.pull_secret),
         init_containers=[_fetching(evidence, target, python)],
         containers=[serve],
         volumes=_volumes(evidence, target, guard, config),
     )
+
+
+def pulled_with(secret: str) -> list[k8s.V1LocalObjectReference] | None:
+    """How a pod says which Secret opens its image's registry; empty: none."""
+    return [k8s.V1LocalObjectReference(name=secret)] if secret else None
 
 
 def _fetching(evidence: Evidence, target: Target, python: str) -> k8s.V1Container:
@@ -399,7 +354,7 @@ def _fetching(evidence: Evidence, target: Target, python: str) -> k8s.V1Containe
 
 #: where the canary's files are in a container
 CANARY_MOUNTS: Final = tuple(
-    k8s.V1VolumeMount(name=name, mount_path=f"{_BASE}/{name}", read_only=True)
+    k8s.V1VolumeMount(name=name, mount_path=f"{canary.FILES}/{name}", read_only=True)
     for name in ("control", "denied", "unnamed")
 )
 
@@ -407,8 +362,8 @@ CANARY_MOUNTS: Final = tuple(
 def behind_canary(python: str, seconds: float, command: Sequence[str]) -> list[str]:
     """A container's command that waits until the policy is in force, and then becomes another."""
     settings = {
-        "control": f"{_CONTROL}/control",
-        "denied": {"rule": f"{_DENIED}/denied", "posture": f"{_UNNAMED}/unnamed"},
+        "control": _OPENED,
+        "denied": _DENIED_FILES,
         "seconds": seconds,
         "message": _MESSAGE,
         "directories": [f"{TMP}/home"],

@@ -11,23 +11,19 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
 import yaml
 from kubernetes.aio.client import models as k8s
 
-from modelarmor.cluster import canary
+from modelarmor.cluster import canary, confining
 from modelarmor.policy import document
-from modelarmor.policy.baseline import baseline_rules
 from modelarmor.policy.decide import Operation, Table
-from modelarmor.policy.lint import lint
 from modelarmor.policy.model import (
-    Outcome,
     PathRule,
     Policy,
-    Selector,
 )
 from modelarmor.profiles import Profile
 from modelarmor.sandbox.resources import Resources
@@ -41,28 +37,13 @@ PORT_NAMES: Final = ("shell_port", "iopub_port", "stdin_port", "hb_port", "contr
 
 #: where the Secret's parts lie in the container
 CONNECTION: Final = f"{canary.FILES}/connection"
-DENIED: Final = f"{canary.FILES}/denied"
-UNNAMED: Final = f"{canary.FILES}/unnamed"
+_OPENED: Final = f"{CONNECTION}/connection.json"
 _MESSAGE: Final = "/dev/termination-log"
 
 _REQUESTED_MEMORY: Final = 1 << 29
 _REQUESTED_DISK: Final = 1 << 30
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-
-
-#: what the canary opens, and what it must not
-CANARY_RULES: Final = (
-    PathRule(
-        Outcome("Allow"), match="directory", value=f"{CONNECTION}/", recursive=True, read_only=True
-    ),
-    PathRule(
-        Outcome("Block", 1, (), "The canary: denied before any user code runs"),
-        match="directory",
-        value=f"{DENIED}/",
-        recursive=True,
-    ),
-)
 
 
 class PolicyRefused(ValueError):
@@ -166,55 +147,22 @@ def owned_by(owner: k8s.V1Secret) -> k8s.V1OwnerReference:
 
 
 def rules_beside(policies: Sequence[Policy]) -> tuple[PathRule, ...]:
-    """What a kernel's policy has beside its profile's own: what every program needs, the canary."""
-    return (*baseline_rules(policies), *CANARY_RULES)
+    """What a kernel's policy has beside its profile's own."""
+    return confining.rules_beside(policies, _OPENED)
 
 
 def policy(kernel_id: str, profile: Profile, namespace: str) -> Policy:
     """The profile's policies as one document for exactly this pod, with the canary's rules.
 
-    One document, since KubeArmor takes a document as a whole: a canary that is denied by it says
-    that the rest of it is there too.
-
     Raises:
         PolicyRefused: the linter finds an error in it for KubeArmor's enforcers, or it would not
             deny the canary.
     """
-    parts = profile.policies
-    kernel = str(uuid.UUID(kernel_id))
-    merged = Policy(
-        "KubeArmorPolicy",
-        name_of(kernel_id),
-        namespace=namespace,
-        selector=Selector(match_labels=((KERNEL_LABEL, kernel),)),
-        process=tuple(rule for part in parts for rule in part.process),
-        file=(*(rule for part in parts for rule in part.file), *rules_beside(parts)),
-        network=tuple(rule for part in parts for rule in part.network),
-        capabilities=tuple(rule for part in parts for rule in part.capabilities),
-        syscalls=tuple(rule for part in parts for rule in part.syscalls),
-        presets=tuple(
-            replace(rule, outcome=Outcome(rule.outcome.action))
-            for part in parts
-            for rule in part.presets
-        ),
-    )
-    _check(merged, profile)
-    return merged
-
-
-def _check(merged: Policy, profile: Profile) -> None:
-    found = [
-        f"{item.rule} {item.message}; {item.cure}"
-        for item in lint([merged], posture=profile.posture, enforcer="BPF-LSM")
-        if item.severity == "error"
-    ]
-    table = Table([merged], profile.posture)
-    if table.decide(Operation("read", f"{DENIED}/denied")).verdict != "block":
-        found.append("a rule of it opens the canary's file, so nothing would prove enforcement")
-    if table.decide(Operation("read", f"{CONNECTION}/connection.json")).verdict != "allow":
-        found.append("it denies the kernel its own connection file")
-    if found:
+    labels = {KERNEL_LABEL: str(uuid.UUID(kernel_id))}
+    merged = confining.confining(profile.policies, name_of(kernel_id), namespace, labels, _OPENED)
+    if found := confining.faults(merged, profile.posture, _OPENED):
         raise PolicyRefused(f"the profile {profile.name} cannot confine a pod: " + "; ".join(found))
+    return merged
 
 
 def policy_document(
@@ -233,15 +181,6 @@ def policy_document(
     }
     body["metadata"] |= {"labels": dict(labels), "ownerReferences": [reference]}
     return body
-
-
-def denied_files(policy: Policy, profile: Profile) -> dict[str, str]:
-    """What the canary opens: by a Block rule, and by the posture where the profile relies on it."""
-    found = {"rule": f"{DENIED}/denied"}
-    unnamed = f"{UNNAMED}/unnamed"
-    if Table([policy], profile.posture).decide(Operation("read", unnamed)).verdict == "block":
-        found["posture"] = unnamed
-    return found
 
 
 def network_policy(
@@ -295,7 +234,10 @@ def _egress(rule: Any) -> k8s.V1NetworkPolicyEgressRule:
         to=[k8s.V1NetworkPolicyPeer(ip_block=block)] if block else None,
         ports=[
             k8s.V1NetworkPolicyPort(
-                protocol=item.protocol.upper(), port=item.first, end_port=item.last
+                protocol=item.protocol.upper(),
+                port=item.first,
+                # only where it says more: Kubernetes before 1.21 applies nothing that has the field
+                end_port=item.last if item.last != item.first else None,
             )
             for item in rule.ports
         ]
@@ -351,8 +293,8 @@ def _container(
 ) -> k8s.V1Container:
     source = resources.files("modelarmor.cluster").joinpath("canary.py").read_text()
     told = {
-        "control": f"{CONNECTION}/connection.json",
-        "denied": denied_files(policy, profile),
+        "control": _OPENED,
+        "denied": confining.denied_files(policy, profile.posture),
         "seconds": settings.canary_seconds,
         "message": _MESSAGE,
         "copy": connection_file(settings.tmp),
@@ -376,8 +318,8 @@ def _container(
         ),
         volume_mounts=[
             mount(name="connection", mount_path=CONNECTION, read_only=True),
-            mount(name="denied", mount_path=DENIED, read_only=True),
-            mount(name="unnamed", mount_path=UNNAMED, read_only=True),
+            mount(name="denied", mount_path=confining.DENIED, read_only=True),
+            mount(name="unnamed", mount_path=confining.UNNAMED, read_only=True),
             mount(
                 name="workspace",
                 mount_path=settings.workspace,

@@ -1,4 +1,4 @@
-"""What the cluster says of a kernel's pod, in few words."""
+"""What the cluster says of a pod, in few words."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _HOPELESS: Final = {
     "CreateContainerError": "the container cannot be made",
     "ErrImageNeverPull": "the image is not on the node, and is not to be pulled",
     "ImageInspectError": "the image is damaged",
-    "ImagePullBackOff": "the image cannot be pulled; check its name and c.KernelPods.pull_secrets",
-    "InvalidImageName": "the image's name is wrong; check c.KernelPods.images",
+    "ImagePullBackOff": "the image cannot be pulled; check its name and its pull secret",
+    "InvalidImageName": "the image's name is wrong",
     "RunContainerError": "the container cannot be run; has the image the configured Python?",
 }
 

@@ -16,7 +16,7 @@ from modelarmor.cli import main
 from modelarmor.cluster import models
 from modelarmor.cluster.apply import RolloutError, apply
 from modelarmor.cluster.client import Cluster, ClusterError
-from modelarmor.cluster.deployed import remove
+from modelarmor.cluster.deployed import look, remove
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.pipeline import generate
 from tests.cluster.apiserver.deployments import Deployments
@@ -148,6 +148,26 @@ async def test_what_confined_a_revision_goes_after_its_pods_and_the_former_can_c
     assert here.revisions() == [third]
     for group, plural in (("networking.k8s.io", "networkpolicies"), ("", "configmaps")):
         assert here.names(group, plural) == sorted([f"iris-{second}", f"iris-{third}"])
+
+
+@on_a_cluster
+async def test_after_an_undo_the_revision_of_the_pods_counts(
+    here: Here, evidence: Evidence
+) -> None:
+    first = await here.deploy(evidence)
+    about = (("apps", "deployments"), NAMESPACE, "iris")
+    template = here.server.store.objects[about[0]][about[1:]]["spec"]["template"]
+    second = await here.deploy(evidence, user=1001)
+    # `kubectl rollout undo` changes the template alone
+    here.server.store.patch(*about, {"spec": {"template": template}})
+    async with asyncio.timeout(60.0):
+        while here.revisions() != [first]:
+            await asyncio.sleep(0.05)
+    there = await look(here.cluster, NAMESPACE, "iris")
+    assert there is not None and (there.state, there.revision) == ("serves", first)
+    third = await here.deploy(evidence, user=1002)
+    assert second not in (first, third)
+    assert here.names(*_POLICIES) == sorted([f"iris-{first}", f"iris-{third}"])
 
 
 @on_a_cluster

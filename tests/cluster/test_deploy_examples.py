@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -159,12 +160,30 @@ def test_servers_are_not_root_and_have_no_capability(name: str) -> None:
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
+def test_mlflow_is_asked_by_the_name_of_its_service_and_has_a_first_password() -> None:
+    items = built("mlflow")
+    (container,) = only(items, "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"]
+    meta = only(items, "Service", "mlflow")["metadata"]
+    (hosts,) = (word for word in container["args"] if word.startswith("--allowed-hosts="))
+    assert f"{meta['name']}.{meta['namespace']}.svc" in hosts.partition("=")[2].split(",")
+    # without one MLflow's authentication does not start
+    assert "MLFLOW_AUTH_ADMIN_PASSWORD" in {item["name"] for item in container["env"]}
+
+
 def _hub() -> str:
     values = yaml.safe_load((DEPLOY / "jupyterhub" / "values.yaml").read_text())
     assert values["singleuser"]["serviceAccountName"] == "modelarmor"
     assert values["hub"]["config"]["KubeSpawner"]["namespace"] == "kernels"
     text: str = values["singleuser"]["extraFiles"]["modelarmor"]["stringData"]
     return text
+
+
+def test_the_jupyterlab_of_the_example_starts_no_kernel_beside_itself() -> None:
+    config = Config()
+    text = (DEPLOY / "jupyterlab" / "jupyter_server_config.py").read_text()
+    exec(compile(text, "jupyter_server_config.py", "exec"), {"get_config": lambda: config})
+    strict = json.loads((ROOT / "jupyter_ext/modelarmor_jupyter/strict_config.json").read_text())
+    assert config["ServerApp"] == strict["ServerApp"]
 
 
 @pytest.mark.parametrize(

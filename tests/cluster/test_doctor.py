@@ -47,7 +47,7 @@ class Api:
                 ],
             },
         }
-        self.nodes(one="bpf", two="apparmor")
+        self.nodes(one="bpf", two="bpf")
         self.annotate(BLOCK | SEEN)
         self.daemons(kubearmor=(2, 2), cilium=(2, 2))
         self.throttling(alertThrottling="false")
@@ -236,6 +236,14 @@ def test_what_only_hides_alerts_is_a_warning(ask: Any, api: Api) -> None:
     assert checks["throttling"]["state"] == "unknown"
     api.throttling(alertThrottling="true", maxAlertPerSec="7")
     assert "after 7 alerts" in ask()[1]["throttling"]["found"]
+
+
+def test_apparmor_takes_none_of_the_profiles(ask: Any, api: Api) -> None:
+    api.nodes(one="bpf", two="apparmor")
+    check = ask()[1]["enforcer"]
+    assert check["state"] == "warning" and check["found"].endswith("on two")
+    api.nodes(two="apparmor")
+    assert ask()[1]["enforcer"]["state"] == "missing"
 
 
 def test_a_namespace_that_kubearmor_leaves_alone_is_named(ask: Any, api: Api) -> None:

@@ -23,7 +23,7 @@ from modelarmor_jupyter.provisioner import ModelArmorProvisioner
 from traitlets.config import Config
 
 from modelarmor import profiles
-from modelarmor.cluster import canary, fitting, objects
+from modelarmor.cluster import canary, confining, fitting, objects
 from modelarmor.cluster.fitting import for_image
 from modelarmor.policy.baseline import baseline_rules
 from modelarmor.policy.decide import Operation, OperationKind, Table
@@ -166,7 +166,7 @@ def test_what_a_profile_gives_to_be_read_stays_unchanged_while_it_is_recorded() 
         ("/usr/lib/os-release", "write", "block"),
         ("/usr/lib/os-release", "delete", "block"),
         ("/etc/shadow", "read", "block"),
-        (f"{objects.DENIED}/denied", "read", "block"),
+        (f"{confining.DENIED}/denied", "read", "block"),
         (f"{objects.CONNECTION}/connection.json", "read", "allow"),
     )
     for path, kind, verdict in expected:
@@ -256,6 +256,13 @@ def test_the_gpu_profile_fits_and_its_devices_are_for_the_images_interpreter_alo
             assert table.decide(Operation("write", device, source=source)).verdict == verdict
 
 
+@pytest.mark.parametrize("name", ["notebook", "notebook-online", "untrusted-model", "gpu"])
+def test_what_every_process_reads_in_proc_is_not_refused_in_a_pod(name: str) -> None:
+    """KubeArmor's protectProc would refuse it."""
+    presets = [rule.name for rule in objects.policy(_ID, of_the_image(name), "kernels").presets]
+    assert presets and "protectProc" not in presets
+
+
 def test_what_is_left_out_for_want_of_room_is_refused_all_the_same() -> None:
     whole = for_image(profile("gpu"), "/opt/conda", _INTERPRETER)
     fits = of_the_image("gpu")
@@ -273,7 +280,7 @@ def test_what_is_left_out_for_want_of_room_is_refused_all_the_same() -> None:
 
 def test_a_profile_with_room_keeps_every_rule() -> None:
     chosen = profile("notebook")
-    assert fitting.fitted(chosen, objects.CANARY_RULES) is chosen
+    assert fitting.fitted(chosen, objects.rules_beside(chosen.policies)) is chosen
 
 
 def test_a_block_inside_of_what_is_permitted_is_never_left_out() -> None:

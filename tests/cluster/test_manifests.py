@@ -81,7 +81,13 @@ def test_of_a_kernel(name: str, settings: objects.PodSettings) -> None:
     "target",
     [
         _MODEL,
-        replace(_MODEL, claim_path="iris/3", limits={"nvidia.com/gpu": "1"}, clients={"a": "b"}),
+        replace(
+            _MODEL,
+            claim_path="iris/3",
+            pull_secret="registry",
+            limits={"nvidia.com/gpu": "1"},
+            clients={"a": "b"},
+        ),
         replace(
             _MODEL,
             claim="",

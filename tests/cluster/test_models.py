@@ -72,6 +72,14 @@ def test_policy_comes_before_what_it_confines(evidence: Evidence) -> None:
     ]
 
 
+def test_what_every_process_reads_in_proc_is_not_refused_in_a_pod(evidence: Evidence) -> None:
+    """KubeArmor's protectProc would refuse it; the pod's PID namespace stands for it."""
+    made = by_kind(models.manifests(evidence, TARGET))
+    presets = [rule["name"] for rule in made["KubeArmorPolicy"]["spec"]["presets"]]
+    assert "protectProc" in evidence.policy
+    assert "protectEnv" in presets and "protectProc" not in presets
+
+
 @pytest.mark.parametrize("kserve", [False, True])
 def test_policies_select_exactly_the_pods_of_their_revision(
     evidence: Evidence, kserve: bool
@@ -173,7 +181,8 @@ def test_the_network_is_closed_but_for_clients_and_what_fetching_needs(
     spec = by_kind(models.manifests(evidence, fetching, "models:/iris/3"))["NetworkPolicy"]["spec"]
     (rule,) = spec["egress"]
     assert rule["to"] == [{"ipBlock": {"cidr": "10.0.0.7/32"}}]
-    assert rule["ports"][0]["port"] == 5000
+    # no range: before Kubernetes 1.21 there is no endPort, and apply refuses what it does not know
+    assert rule["ports"] == [{"port": 5000, "protocol": "TCP"}]
 
 
 def test_every_object_is_what_the_schema_says(evidence: Evidence) -> None:

@@ -82,7 +82,7 @@ def _all(nim: Nim, revision: str) -> list[dict[str, Any]]:
         return k8s.V1ObjectMeta(name=own, namespace=nim.namespace, labels=dict(labels))
 
     policies = document.load(policy_text(), name="NIM's policies")
-    policy = models.merged(policies, name, nim.namespace, labels)
+    policy = models.policy_for(policies, name, nim.namespace, labels)
     written: dict[str, Any] = yaml.safe_load(document.dump([policy]))
     written["metadata"]["labels"] = dict(labels)
     made: list[Any] = [
@@ -151,9 +151,7 @@ def _pod(nim: Nim, config: str) -> k8s.V1PodSpec:
     return k8s.V1PodSpec(
         automount_service_account_token=False,
         enable_service_links=False,
-        image_pull_secrets=[k8s.V1LocalObjectReference(name=nim.pull_secret)]
-        if nim.pull_secret
-        else None,
+        image_pull_secrets=models.pulled_with(nim.pull_secret),
         security_context=k8s.V1PodSecurityContext(
             run_as_non_root=True,
             run_as_user=1000,

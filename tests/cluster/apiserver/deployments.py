@@ -46,7 +46,8 @@ class Deployments:
         self._made += 1
         name = f"{item['metadata']['name']}-{self._made}"
         body = {"metadata": {"name": name, **copy.deepcopy(template["metadata"])}}
-        self._store.create(_POD, namespace, body | {"spec": {"nodeName": "node-1"}})
+        spec = {**template["spec"], "nodeName": "node-1"}
+        self._store.create(_POD, namespace, body | {"spec": spec})
         state = self.broken or {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
         first: Object = {"state": {"terminated": {"exitCode": 0}}}
         if self.unfetched:

@@ -2,7 +2,7 @@
 
 What it has of the real one: objects with versions, lists and watches by label, 404, 409, 410, merge
 patches, apply by one manager, graceful deletion of pods, deletion with the owner. What it has not:
-validation beyond names, admission, authorisation, TLS. Faults are asked for by tests.
+validation beyond names, authorisation, TLS. Faults are asked for by tests.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ class Store:
         self._events: list[tuple[int, Resource, str, Object]] = []
         self._oldest = 0
         self._news = asyncio.Event()
+        #: changes an object that is made, as admission webhooks do
+        self.admission: Callable[[Resource, Object], None] = lambda _resource, _made: None
         #: called with each change: kind of event, resource, object
         self.listeners: list[Callable[[str, Resource, Object], None]] = []
 
@@ -40,6 +42,7 @@ class Store:
         if (namespace, name) in self.objects[resource]:
             raise Conflict(f'{resource[1]} "{name}" already exists')
         made = copy.deepcopy(body)
+        self.admission(resource, made)
         made["metadata"] |= {
             "uid": str(uuid.uuid4()),
             "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

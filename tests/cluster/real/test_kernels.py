@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from modelarmor.cluster.client import KUBEARMOR
+from modelarmor.cluster.client import KUBEARMOR, ClusterError
 from tests.cluster.conftest import Kernel, kernel
 from tests.cluster.real.places import place, until
 
@@ -192,6 +192,20 @@ def test_the_collector_takes_everything_with_the_secret(tmp_path: Path, startabl
             await there.admin.core.delete_namespaced_secret(name, there.name)
             await there.emptied()
             await ended(started)
+
+    asyncio.run(body())
+
+
+def test_a_kernel_ends_with_its_namespace(tmp_path: Path, startable: None) -> None:
+    async def body() -> None:
+        async with (
+            place(tmp_path) as there,
+            kernel(there.here(), tmp_path, str(uuid.uuid4())) as started,
+        ):
+            await there.admin.core.delete_namespace(there.name)
+            await ended(started)
+            with pytest.raises(ClusterError, match="namespace"):
+                await started.manager.restart_kernel(now=True)
 
     asyncio.run(body())
 

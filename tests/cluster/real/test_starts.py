@@ -85,6 +85,21 @@ def test_a_quota_that_is_used_up_is_named(tmp_path: Path, kinds: None) -> None:
     asyncio.run(body())
 
 
+def test_a_limit_of_the_namespace_is_not_called_a_right_that_is_missing(
+    tmp_path: Path, kinds: None
+) -> None:
+    async def body() -> None:
+        async with place(tmp_path) as there:
+            small = {"type": "Container", "max": {"memory": "64Mi"}}
+            limits = {"metadata": {"name": "small"}, "spec": {"limits": [small]}}
+            await there.admin.core.create_namespaced_limit_range(there.name, limits)
+            said = await refused(there, tmp_path)
+            assert "cannot make the pod" in said and "maximum memory usage" in said
+            assert "a rule of the cluster or the namespace" in said and "may not" not in said
+
+    asyncio.run(body())
+
+
 def test_an_account_that_may_not_is_told_which_right_it_lacks(tmp_path: Path, kinds: None) -> None:
     async def body() -> None:
         async with place(tmp_path) as there:
