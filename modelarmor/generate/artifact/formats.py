@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import json
 import lzma
 import pickletools
 import re
@@ -246,11 +245,3 @@ _EXPANDERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
         lzma.FORMAT_ALONE, memlimit=1 << 28
     ).decompress(content, limit),
 }
-
-
-def is_json_object(content: bytes) -> bool:
-    """Whether it is one JSON object and nothing else."""
-    try:
-        return isinstance(json.loads(content), dict)
-    except (ValueError, RecursionError):
-        return False

@@ -2,8 +2,9 @@
 
 MLflow writes ``registered_model_meta`` into each download of a registered model, with the version
 that was asked for; evidence, which has the policy in it, may be kept in ``modelarmor/``. Left out
-is exactly what nothing loads: these names, at the top, holding only what their writer writes.
-Anything else with such a name is a file of the model, and one to be told of.
+is exactly what nothing loads: these names, at the top, holding only what their writer writes: of
+evidence any other JSON document could be the model's weights. Anything else with such a name is a
+file of the model, and one to be told of.
 
 Several versions of a registry may share one place, as copies do. So that none writes over what
 another rests on, evidence is named by its digest there.
@@ -11,20 +12,20 @@ another rests on, evidence is named by its digest there.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from modelarmor.generate.artifact.data import Data, FileData
-from modelarmor.generate.artifact.formats import is_json_object
+from modelarmor.generate.evidence import Evidence
 
 #: MLflow's `mlflow.store.artifact.models_artifact_repo.REGISTERED_MODEL_META_FILE_NAME`
 META: Final = "registered_model_meta"
 DIRECTORY: Final = "modelarmor/"
-APPROVAL: Final = DIRECTORY + "approval.json"
 #: what `evidence` names, and the one name of before, so that no digest changes by what it left
-_EVIDENCE: Final = re.compile(DIRECTORY + r"evidence(?:-[0-9a-f]{64})?\.json")
+_EVIDENCE: Final = re.compile(DIRECTORY + r"evidence(?:-([0-9a-f]{64}))?\.json")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX: Final = 16 << 20
 _META: Final = re.compile(
@@ -69,11 +70,11 @@ def judge(path: str, data: Data) -> Verdict:
         return Verdict(problem="MLflow writes a name and a version here, and nothing else")
     if not path.startswith(DIRECTORY):
         return Verdict()
-    if path == APPROVAL or _EVIDENCE.fullmatch(path):
-        if data.size <= _MAX and is_json_object(data.read(0, _MAX)):
+    if named := _EVIDENCE.fullmatch(path):
+        if data.size <= _MAX and _is_evidence(data.read(0, _MAX), named[1]):
             return Verdict(excluded=True)
-        return Verdict(problem="it should be one JSON object")
-    return Verdict(problem=f"{DIRECTORY} holds evidence and an approval alone; this is neither")
+        return Verdict(problem="it should be evidence, and that with the digest in the name")
+    return Verdict(problem=f"{DIRECTORY} holds evidence alone; this is none")
 
 
 def remove(root: Path) -> None:
@@ -87,3 +88,9 @@ def remove(root: Path) -> None:
             excluded = judge(file.relative_to(root).as_posix(), data).excluded
         if excluded:
             file.unlink()
+
+
+def _is_evidence(content: bytes, digest: str | None) -> bool:
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        return False
+    return Evidence.recognises(content)

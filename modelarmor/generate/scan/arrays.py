@@ -34,7 +34,7 @@ def look_npy(report: Report, data: Data, location: str, budget: Budget) -> None:
         report.add("npy-malformed", "medium", "An array's header is malformed", location=location,
                    techniques=EVADE)  # fmt: skip
         described = "O"
-    if "O" in described:
+    if "O" in described or "object" in described:  # NumPy takes the name for the letter
         found = pickles.look(report, data, location, expected=True, start=start, tick=budget.tick)
         if not found:
             report.incomplete(location, "an array of objects without a pickle")

@@ -309,7 +309,7 @@ class Look:
             _STORAGE.fullmatch(f"/{name}") or name.endswith("/version")
         ):
             report.inspected.add(location)
-        elif _CHECKPOINT.fullmatch(name) or data.read(data.size - 8, 8) == _TABLE_END:
+        elif _CHECKPOINT.fullmatch(name) or data.read(max(0, data.size - 8), 8) == _TABLE_END:
             report.inspected.add(location)  # a checkpoint of TensorFlow: its data, its table
         elif name.endswith((".pb", ".model", ".spm", ".pbtxt")):
             self._protobuf(data, location)

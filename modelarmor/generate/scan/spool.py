@@ -18,6 +18,7 @@ _LZMA_MEMORY: Final = 256 << 20
 #: a stream that grows by more than this, and past `_SMALL`, is there to fill a disk
 _RATIO: Final = 2_000
 _SMALL: Final = 256 << 20
+_BROKEN: Final = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class Unpackable(ValueError):
@@ -80,7 +81,7 @@ def unpack(kind: str, data: Data, budget: Budget) -> Spool:
     except Bomb:
         spool.close()
         raise
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, RuntimeError) as error:
+    except _BROKEN as error:
         spool.close()
         raise Unpackable(f"{kind}: {error}"[:200]) from None
     except BaseException:
@@ -89,35 +90,64 @@ def unpack(kind: str, data: Data, budget: Budget) -> Spool:
 
 
 def _chunks(kind: str, data: Data) -> Iterator[bytes]:
+    """What the streams of a file hold: gzip's members, xz's streams, with zeros between them."""
     make = _decompressor(kind)
-    machine: Any = make()
-    at = 0
-    pending = b""
-    while True:
-        if not pending:
-            pending = data.read(at, _BLOCK)
-            at += len(pending)
+    source = _Source(data)
+    magic = data.read(0, 2)
+    first = True
+    while first or (kind != "deflate" and source.has_more()):
+        made, alike = 0, source.pending.startswith(magic)
+        try:
+            for content in _stream(make(), source):
+                made += len(content)
+                yield content
+        except _BROKEN:
+            if first or made or alike:
+                raise
+            return  # no stream, and left alone by Python's readers too
+        first = False
+
+
+def _stream(machine: Any, source: _Source) -> Iterator[bytes]:
+    """What one stream holds, which `source` is then behind."""
+    while not machine.eof:
+        ended = not source.fill()
         if isinstance(machine, _Zlib):
-            content, pending = machine.step(pending)
+            content, source.pending = machine.step(source.pending)
         else:
-            content = machine.decompress(pending, _BLOCK)
-            pending = b""
+            content = machine.decompress(source.pending, _BLOCK)
+            source.pending = b""
             while content and not machine.eof and not machine.needs_input:
                 yield content
                 content = machine.decompress(b"", _BLOCK)
-        if content:
-            yield content
-        if machine.eof:
-            # Another stream may follow in the same file: gzip's members, xz's streams.
-            pending = (machine.unused_data or b"") + pending
-            if not pending:
-                pending = data.read(at, _BLOCK)
-                at += len(pending)
-            if not pending or pending[:2] != data.read(0, 2):
-                return
-            machine = make()
-        elif not pending and not content and at >= data.size:
+        if ended and not content and not machine.eof:
             raise EOFError("the stream ends too early")
+        yield content
+    source.pending = (machine.unused_data or b"") + source.pending
+
+
+class _Source:
+    """Data from its beginning to its end, with what was read and not used."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._at = 0
+        self.pending = b""
+
+    def fill(self) -> bool:
+        """Whether anything is pending, or is now."""
+        if not self.pending:
+            self.pending = self._data.read(self._at, _BLOCK)
+            self._at += len(self.pending)
+        return bool(self.pending)
+
+    def has_more(self) -> bool:
+        """Whether anything but zeros follows, which are skipped."""
+        while self.fill():
+            self.pending = self.pending.lstrip(b"\0")
+            if self.pending:
+                return True
+        return False
 
 
 class _Zlib:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelarmor.generate.artifact import ArtifactError, inspect, open_model, own
-from modelarmor.generate.evidence import Artifact
+from modelarmor.generate.evidence import Artifact, Evidence
 
 MLMODEL = """\
 flavors:
@@ -18,6 +19,7 @@ flavors:
   sklearn:
     pickled_model: model.pkl
 """
+EVIDENCE = Evidence(artifact=Artifact(source="models:/m/1", flavour="sklearn"))
 
 
 @pytest.fixture
@@ -63,8 +65,9 @@ def test_what_mlflow_and_we_write_beside_the_model_is_in_no_digest(model: Path) 
     before = inspect(model)
     (model / "registered_model_meta").write_text("model_name: X\nmodel_version: '3'\n")
     (model / "modelarmor").mkdir()
-    (model / "modelarmor/evidence.json").write_text('{"format": 1}')
-    (model / own.evidence("sha256:" + 64 * "a")).write_text('{"format": 1}')
+    evidence = Evidence(artifact=before, policy="kind: KubeArmorPolicy")
+    (model / "modelarmor/evidence.json").write_text(evidence.dumps())
+    (model / own.evidence(evidence.digest)).write_text(evidence.dumps())
     assert inspect(model).digest == before.digest
     assert inspect(model).files == before.files
 
@@ -76,9 +79,14 @@ def test_what_mlflow_and_we_write_beside_the_model_is_in_no_digest(model: Path) 
         ("registered_model_meta", "model_name: X\nmodel_version: '3'\nimport: os\n"),
         ("modelarmor/evidence.json", "print(1)"),
         ("modelarmor/evidence.json", "[]"),
+        # XGBoost reads its weights from JSON, whatever the file is called
+        ("modelarmor/evidence.json", '{"learner": {}, "version": [3, 0, 0]}'),
+        ("modelarmor/approval.json", "{}"),
         ("modelarmor/__init__.py", "{}"),
         ("modelarmor/evidence.json/x", "{}"),
         (own.evidence("sha256:" + 64 * "a"), "print(1)"),
+        (own.evidence("sha256:" + 64 * "a"), EVIDENCE.dumps()),
+        (own.evidence("sha256:" + hashlib.sha256(b"{}").hexdigest()), "{}"),
         ("modelarmor/evidence-a.json", "{}"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import os
 import pickle
 import pkgutil
@@ -362,3 +363,37 @@ def test_a_plain_dictionary_and_a_list_of_numbers_are_fine() -> None:
     for protocol in range(6):
         value = {"a": [1, 2.5, "x" * 5000], "b": (b"y" * 70_000, None, True, {3, 4})}
         assert rules(pickle.dumps(value, protocol)) == []
+
+
+def _gzip_of_size(size: int) -> bytes:
+    """A stream with nothing in it, and a comment that makes it as long."""
+    head, body = b"\x1f\x8b\x08\x10" + bytes(6), gzip.compress(b"")[10:]
+    return head + b"c" * (size - len(head) - 1 - len(body)) + b"\0" + body
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        gzip.compress(b"") + bytes(99) + gzip.compress(EVIL),
+        zlib.compress(EVIL[:5], 9) + zlib.compress(EVIL[5:], 1),
+        # the first block that is read ends within the second one's magic
+        _gzip_of_size((1 << 20) - 1) + gzip.compress(EVIL),
+    ],
+    ids=["padded", "levels", "block"],
+)
+def test_every_stream_of_a_compressed_file_is_read(packed: bytes) -> None:
+    assert "pickle-executes" in rules(packed)
+
+
+@pytest.mark.parametrize("name", ["object", "object_", "<i4,object", "(2,)object"])
+def test_an_array_of_objects_is_one_by_any_name_that_numpy_takes(name: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    header = repr({"descr": name, "fortran_order": False, "shape": (1,)}).encode().ljust(117)
+    content = b"\x93NUMPY\x01\0" + struct.pack("<H", 118) + header + b"\n" + EVIL
+    with pytest.raises(ValueError, match="Object arrays"):
+        numpy.load(io.BytesIO(content))
+    assert rules(content, "weights.npy") == ["pickle-executes"]
+
+
+def test_few_bytes_of_what_no_reader_knows_are_no_error() -> None:
+    assert rules(gzip.compress(b"X\n\0\0\0\2"), "model.rds") == ["not-inspected"]
