@@ -28,6 +28,8 @@ from modelarmor_jupyter.expected import expected
 RING_INTERVAL: Final = 0.1
 #: how long an alert waits for the kernel to say which cell it was executing, in seconds
 SETTLE_SECONDS: Final = 0.02
+#: the same where no cell was executing, as far as it has said: on a busy machine it says so late
+_SETTLE_IDLE_SECONDS: Final = 0.5
 _SETTLE_POLL_SECONDS: Final = 0.002
 _SUMMARY_LENGTH: Final = 200
 _RECONNECT_MILLISECONDS: Final = 10
@@ -105,10 +107,12 @@ class KernelWatch:
         An alert can overtake the message that its cell has begun: the helper is quicker than the
         kernel's thread for messages.
         """
-        left = min(SETTLE_SECONDS, moment + SETTLE_SECONDS - time.time())  # clocks may differ
-        deadline = self._loop.time() + left
+        now, clock = self._loop.time(), time.time()
         while self._stream is not None and not self._stream.closed():
             self._stream.flush(zmq.POLLIN)  # also what this loop had no time to hear
+            running = self._executions.at(moment).how == "time"
+            most = SETTLE_SECONDS if running else _SETTLE_IDLE_SECONDS
+            deadline = now + min(most, moment + most - clock)  # clocks may differ
             if self._said >= moment or self._loop.time() >= deadline:
                 return
             await asyncio.sleep(_SETTLE_POLL_SECONDS)

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from modelarmor.generate.artifact import inspect, own
 from modelarmor.generate.evidence import MAX_BYTES, Evidence
 
 _MAX_FILES = 200_000
 _CHUNK = 1 << 20
+#: what stands for itself in an address, of which most names consist
+_PLAIN: Final = re.compile(r"[\w/-]+(?:\.[\w/-]+)*", re.ASCII)
 
 
 class ArtifactError(ValueError):
@@ -37,6 +40,8 @@ class Place:
     #: MLflow's artifact repository, and the path in it
     repository: Any
     path: str
+    #: whether clients do not reach it themselves, but ask this server's proxy for each file
+    proxied: bool = False
 
     @property
     def local(self) -> Path | None:
@@ -64,7 +69,7 @@ def locate(location: str) -> Place:
             path = handlers._get_proxied_run_artifact_destination_path(location)
             scoped = handlers._get_workspace_scoped_repo_path_if_enabled(path)
             _check_relative(scoped)
-            return Place(handlers._get_artifact_repo_mlflow_artifacts(), scoped)
+            return Place(handlers._get_artifact_repo_mlflow_artifacts(), scoped, proxied=True)
         return Place(handlers._get_artifact_repository_for_uri(location), "")
     except (MlflowException, OSError, KeyError) as error:
         raise ArtifactError(f"{location}: the server does not reach it: {error}") from error
@@ -88,6 +93,7 @@ def copied(location: str, *, limit: int) -> Iterator[Path]:
             _copy(place.local, target, limit)
         else:
             _download(place, target, limit)
+        _check_addresses(place, target)
         if not any(target.rglob("*")):
             raise ArtifactError(f"{location}: there are no files")
         yield target
@@ -103,6 +109,7 @@ def digest(location: str, *, limit: int) -> str:
     if place.local is None:
         with copied(location, limit=limit) as directory:
             return digest_of(directory)
+    _check_addresses(place, place.local)
     return digest_of(place.local)
 
 
@@ -214,6 +221,37 @@ def _of_run(location: str) -> str:
 def _check_relative(path: str) -> None:
     if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
         raise ArtifactError(f"{path!r} leaves the artifact store")
+
+
+def _check_addresses(place: Place, root: Path) -> None:
+    """Refuse files of which a client of the proxy would get others, under the same names.
+
+    A client asks for ``model.pkl?x`` and gets ``model.pkl``; for ``model%2epkl``, the same.
+    """
+    if not place.proxied:
+        return
+    for name, _ in _files(root):
+        if not _is_its_address(str(PurePosixPath(place.path, name))):
+            raise ArtifactError(
+                f"{name!r:.200}: MLflow's clients would load another file for this one, as what its"
+                " path says in an address is another path; give it a plain name"
+            )
+
+
+def _is_its_address(path: str) -> bool:
+    """Whether MLflow's client, asking its server for `path`, is answered with that."""
+    if _PLAIN.fullmatch(path):
+        return True
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.uri import validate_path_is_safe
+    from requests import Request, RequestException
+
+    try:
+        asked = Request("GET", f"http://server/{path}").prepare().url or ""
+        answered: str = validate_path_is_safe(unquote(urlsplit(asked).path.removeprefix("/")))
+    except (MlflowException, RequestException, ValueError):
+        return False
+    return answered == path
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:

@@ -92,7 +92,7 @@ With enforcer=kubernetes the configuration is that of `modelarmor deploy`, of wh
     mlflow deployments create -t modelarmor --name wine -m models:/wine@champion \
         -C enforcer=kubernetes -C image=registry.example/wine@sha256:... -C claim=models:wine/3
 
-    image, prefix, interpreter                        the container
+    image, prefix, interpreter, pull_secret           the container
     claim, or tracking_uri, fetch_secret, fetch_egress    where the model's files come from
     namespace, kubeconfig, context                    where it is served; it stays there
     replicas, max_replicas, gpus, timeout

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -120,6 +120,9 @@ class Gate(_Base):  # type: ignore[misc]
         trusted = source not in _NO_FILES and self._settings().trusts_name(str(name))
         digest = self._check_copy(str(name), origin) if trusted else ""
         if source in _NO_FILES:
+            if self._settings().trusts_name(str(name)):
+                with self.ManagedSessionMaker(read_only=False) as session:
+                    self._refuse_for_model(session, name, f"a version of {str(name)!r}")
             return super().create_model_version(
                 name, source, run_id, own, run_link, told, local_model_path, model_id
             )
@@ -130,7 +133,7 @@ class Gate(_Base):  # type: ignore[misc]
             )
             self._refuse_waiting_alias(made)
             about = self._made(session, made, str(source))
-            self._enqueue(session, about, self._authors(session, run_id), known)
+            self._enqueue(session, about, self._authors(session, made.run_id, origin), known)
             self._show_new(session, made, known)
             if known is not None and origin is not None:
                 self._show_copy(session, about, origin)
@@ -144,8 +147,7 @@ class Gate(_Base):  # type: ignore[misc]
             tables.lock(session)
             model = self._get_registered_model(session, name).name
             for version in self._exposed(session, name, new_name):
-                if version.version not in digests:
-                    raise _refused(f"{version.uri} was promoted meanwhile; rename again")
+                _refuse_unknown(version, digests)
                 self._require(
                     session,
                     version,
@@ -154,6 +156,10 @@ class Gate(_Base):  # type: ignore[misc]
                     name=str(new_name),
                 )
             renamed = super().rename_registered_model(name, new_name)
+            # What is free under the old name waits for no lock of ours, until the name has changed.
+            session.expire_all()
+            for version in self._exposed(session, new_name, new_name):
+                _refuse_unknown(version, digests)
             workspace = self._get_active_workspace()
             jobs.rename(session, workspace, model, str(new_name))
             self._show_renamed(session, str(new_name))
@@ -398,6 +404,8 @@ class Gate(_Base):  # type: ignore[misc]
             if about.has_files:
                 # Cheap, and first: nobody makes the server hash gigabytes for nothing.
                 self._require(session, about, "", f"{what} of {about.uri} is protected")
+            else:
+                self._refuse_for_model(session, about.model, f"{what} of {about.uri}")
         digest = self.digest(about) if about.has_files else ""
         with self.transactions.transaction() as session:
             tables.lock(session)
@@ -413,6 +421,23 @@ class Gate(_Base):  # type: ignore[misc]
                      "statements": verdict.statements},
                 )  # fmt: skip
             yield
+
+    def _refuse_for_model(self, session: Session, model: Any, what: str) -> None:
+        """Refuse a version without files what is protected, where other versions have files.
+
+        Who loads a model by that name would get what lies in their own working directory under
+        the name that MLflow gives a prompt for its source.
+        """
+        versions = self._get_query(session, SqlModelVersion).filter(
+            SqlModelVersion.name == model,
+            SqlModelVersion.source.not_in(_NO_FILES),
+            SqlModelVersion.current_stage != STAGE_DELETED_INTERNAL,
+        )
+        if versions.first() is not None:
+            raise _refused(
+                f"{what} is protected, and {model!r} is a model: a prompt, which has no files, is"
+                " registered under a name of its own"
+            )
 
     def _require(
         self, session: Session, about: Version, digest: str, what: str, name: str = ""
@@ -630,9 +655,15 @@ class Gate(_Base):  # type: ignore[misc]
         )
         self._show_review(session, about, self._generated(session, about))
 
-    def _authors(self, session: Session, run_id: Any) -> list[str]:
-        """Who made a version: who registers it, and who ran what it comes from."""
-        return [user for user in (_user(), self._run_user(session, run_id)) if user]
+    def _authors(self, session: Session, run_id: Any, origin: Version | None = None) -> list[str]:
+        """Who made a version: who registers it, who ran what it comes from, who made its original.
+
+        Args:
+            origin: the version that it is a copy of.
+        """
+        job = self._job(session, origin) if origin else None
+        made = [_user(), self._run_user(session, run_id), *(job.authors if job else ())]
+        return [user for user in made if user]
 
     def _run_user(self, session: Session, run_id: Any) -> str:
         from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
@@ -799,6 +830,11 @@ def version_of(row: SqlModelVersion) -> Version:
 
 def _refused(what: str) -> MlflowException:
     return MlflowException(f"modelarmor: {what}", PERMISSION_DENIED)
+
+
+def _refuse_unknown(version: Version, digests: Mapping[int, str]) -> None:
+    if version.version not in digests:
+        raise _refused(f"{version.uri} was promoted meanwhile; rename again")
 
 
 def _trusted(name: str) -> str:

@@ -66,9 +66,9 @@ def join(description: str | None, summary: str) -> str | None:
 
 def strip(description: str | None) -> str | None:
     """The author's text alone, whoever wrote our marks into it."""
-    if not description or _BEGIN not in description:
-        return description
-    return _BLOCK.sub("", description)
+    while description and _BEGIN in description:  # what is left may make up another
+        description = _BLOCK.sub("", description)
+    return description
 
 
 def of(description: str | None) -> str:

@@ -91,6 +91,31 @@ def test_author_is_who_signed_in_and_another_reviewer_approves(guarded, tmp_path
     carol.decide(guarded, version, waive=waive)
     guarded.client.set_registered_model_alias("iris", "champion", "1")
     assert aliases(guarded, "iris") == {"champion": "1"}
+    dave = Reviewer(tmp_path, "dave").trusted_by(guarded, users=["admin"])
+    others_register_what_alice_made(guarded, alice, dave, version, waive)
+
+
+def others_register_what_alice_made(guarded, alice, dave, version, waive):
+    """Whoever registers or copies it, its author approves it no more than the original."""
+    sign_in("admin")
+    status, told = as_admin(guarded, "registered-models/create", name="copies")
+    assert status == 200, told
+    logged = version.model_id or version.source.removeprefix("models:/")
+    for given in (
+        {"source": "models:/iris/1"},
+        {"source": f"models:/{logged}", "model_id": logged},
+    ):
+        status, told = as_admin(guarded, "model-versions/create", name="copies", **given)
+        assert status == 200, told
+        number = json.loads(told)["model_version"]["version"]
+        guarded.wait_generated("copies", number)
+        with refused("another reviewer approves it"):
+            alice.decide(guarded, guarded.client.get_model_version("copies", number), waive=waive)
+    sign_in("alice")
+    guarded.client.copy_model_version("models:/copies/1", "copies of copies")
+    guarded.wait_generated("copies of copies", "1")
+    with refused("another reviewer approves it"):
+        dave.decide(guarded, guarded.client.get_model_version("copies of copies", "1"), waive=waive)
 
 
 def waivers(server):

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from modelarmor_mlflow import names
 
-from tests.mlflow.support import PATIENCE, Reviewer, Server, aliases, free_port, refused, wait_for
+from tests.mlflow.support import PATIENCE, Reviewer, Server, aliases, refused, wait_for
+from tests.ports import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
@@ -94,6 +96,41 @@ def test_postgresql_with_two_servers(tmp_path):
         version = second.register_source("m", *uploads[0])
         with refused("1 more approval"):
             second.client.set_registered_model_alias("m", "champion", version.version)
+        alias_comes_with_no_rename(database, tmp_path / "other.yaml")
+
+
+def alias_comes_with_no_rename(database, config):
+    """An alias that is free under the old name, set while the name changes to one where it is not.
+
+    SQLite lets nobody else write meanwhile.
+    """
+    from modelarmor_mlflow.store import GatedStore
+    from sqlalchemy import create_engine, text
+
+    config.write_text(yaml.safe_dump({"protected": [{"models": ["kept"], "aliases": ["a"]}]}))
+    other = create_engine(database)
+    columns = "INSERT INTO registered_model_aliases (workspace, name, alias, version)"
+
+    class Slow(GatedStore):
+        looked = 0
+
+        def _exposed(self, session, name, new_name):
+            yield from super()._exposed(session, name, new_name)
+            self.looked += 1
+            if self.looked == 2:  # the last time before the name changes
+                with other.begin() as connection:
+                    connection.execute(text(f"{columns} VALUES ('default', 'm', 'a', 1)"))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MODELARMOR_REGISTRY_CONFIG", str(config))
+        store = Slow(database)
+        try:
+            with refused("was promoted meanwhile"):
+                store.rename_registered_model("m", "kept")
+            assert store.get_registered_model("m").aliases == {"a": 1}
+        finally:  # PostgreSQL waits for whoever is connected
+            other.dispose()
+            store.engine.dispose()
 
 
 @pytest.mark.thorough

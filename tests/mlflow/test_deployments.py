@@ -26,9 +26,9 @@ from modelarmor_mlflow.deployments import Client
 
 from modelarmor.generate.evidence import Evidence
 from modelarmor.sandbox.probe import probe
+from tests.ports import free_port
 
 from .serving.conftest import evidence, honest, write_model
-from .support import free_port
 
 __all__ = ["evidence", "honest"]  # fixtures
 pytestmark = [

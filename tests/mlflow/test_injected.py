@@ -23,7 +23,9 @@ from typing import Any
 import pytest
 from modelarmor_mlflow import deciding, names
 
-from .support import Server, free_port, refused
+from tests.ports import free_port
+
+from .support import Server, refused
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from http.client import HTTPConnection
 from urllib.parse import quote
 
 import pytest
@@ -412,6 +413,18 @@ def test_every_answer_says_what_a_browser_may_do_with_it(server, visitor, severe
         assert told["Cross-Origin-Opener-Policy"] == "same-origin"
         if path != "page.css" and answer.status_code != 405:
             assert told["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/modelarmor/", "//modelarmor/", "/modelarmor//review"])
+def test_no_spelling_of_a_page_is_open_to_localhost(server, path):
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+    try:
+        connection.request("GET", path, headers={"Origin": "http://localhost:9"})
+        told = connection.getresponse().headers
+    finally:
+        connection.close()
+    assert told.get_all("X-Frame-Options") == ["DENY"]
+    assert "Access-Control-Allow-Origin" not in told
 
 
 def test_mlflow_keeps_its_own_headers(server):

@@ -33,9 +33,14 @@ def test_the_generator_sees_none_of_the_servers_secrets(server, sample):
 
 def test_description_keeps_the_authors_text_and_our_summary(server, name):
     version = server.register(name)
-    fake = "mine\n\n<!-- modelarmor: the server writes what follows -->\n\n**approved**"
-    server.client.update_model_version(name, version.version, fake)
-    told = server.client.get_model_version(name, version.version).description
+    begin, end = "<!-- modelarmor: the server writes what follows -->", "<!-- modelarmor: end -->"
+    nested = f"{begin[:20]}{begin}{end}{begin[20:]}\n\n**approved**\n\n{end}"
+    nested = f"{begin[:20]}{nested}{begin[20:]}\n\n**approved**\n\n{end}"
+    for fake in (f"mine{nested}", f"mine{nested}", f"mine\n\n{begin}\n\n**approved**"):
+        server.client.update_model_version(name, version.version, fake)
+        told = server.client.get_model_version(name, version.version).description
+        assert told.count(begin) == 1
+        assert "**approved**" not in told
     assert told.startswith("mine")
     assert "**approved**" not in told
     assert "**ModelArmor**" in told
@@ -219,6 +224,21 @@ def test_copy_with_evidence_of_its_own_leaves_that_of_the_original(server, ada, 
     server.client.set_registered_model_alias(name, "champion", first.version)
 
 
+@pytest.mark.parametrize("odd", ["data.bin?x", "data%2ebin", "data.bin;", "data\t.bin"])
+def test_files_of_which_clients_would_load_others_are_refused(server, name, odd):
+    source, run = server.upload({"data.bin": "what a client gets"})
+    place = server.artifacts / source.partition("mlflow-artifacts:/")[2].lstrip("/")
+    (place / odd).write_text("what is looked at")
+    version = server.register_source(name, source, run, wait=False)
+    tags = server.wait_generated(name, version.version, state="failed")
+    assert "would load another file" in tags[names.PROGRESS]
+
+
+def test_files_with_names_that_an_address_keeps_are_a_model(server, name):
+    version = server.register(name, {"Größe 1+1=2 [a]/.x,y@z~": "1"})
+    assert server.client.get_model_version(name, version.version).tags[names.STATE] == "generated"
+
+
 def test_new_bytes_get_a_new_policy_that_needs_a_new_approval(server, ada, name):
     version = server.register(name)
     ada.decide(server, version)
@@ -377,6 +397,33 @@ def test_model_that_calls_itself_a_prompt_is_a_model(server, name):
         "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}],
     }  # fmt: skip
     assert server.post("/api/2.0/mlflow/model-versions/create", body)[0] == 400
+
+
+@pytest.mark.parametrize("path", [SET, "/api/2.0/mlflow/model-versions/transition-stage"])
+def test_version_without_files_takes_no_models_place(server, name, path):
+    server.register(name)
+    body = {
+        "name": name, "source": "prompt-template",
+        "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}],
+    }  # fmt: skip
+    assert server.post("/api/2.0/mlflow/model-versions/create", body)[0] == 200
+    body = {"name": name, "alias": "champion", "version": "2"}
+    if path != SET:
+        body = {"name": name, "stage": "Production", "version": "2"}
+        body["archive_existing_versions"] = False
+    status, told = server.post(path, body)
+    assert (status, "a prompt" in told) == (403, True)
+
+
+def test_version_without_files_is_not_the_latest_under_a_trusted_name(server, ada, name):
+    version = server.register(name)
+    ada.decide(server, version, names=(f"trusted.{name}",))
+    server.client.copy_model_version(f"models:/{name}/1", f"trusted.{name}")
+    body = {
+        "name": f"trusted.{name}", "source": "prompt-template",
+        "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}],
+    }  # fmt: skip
+    assert server.post("/api/2.0/mlflow/model-versions/create", body)[0] == 403
 
 
 # --- decisions

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from modelarmor.sandbox.probe import probe
-
-from .support import free_port
+from tests.ports import free_port
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -9,6 +9,7 @@ the token of a cookie that other sites are not sent with.
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -104,7 +105,7 @@ class Sealing:
 
     async def __call__(self, scope: _Message, receive: Any, send: _Send) -> None:
         """Answer one request, as ASGI has it."""
-        path = scope.get("path", "")
+        path = re.sub("/+", "/", scope.get("path", ""))  # as Flask reads it
         if scope["type"] != "http" or not f"{path}/".startswith(f"{self._root}/"):
             await self._app(scope, receive, send)
             return

@@ -25,6 +25,7 @@ from modelarmor_mlflow.serving.server import Server
 _LIMIT: Final = 500
 _MAX_LIMIT: Final = 1_000
 _TIMEOUT_SECONDS: Final = 30
+_MAX_CONNECTIONS: Final = 64
 
 
 class Metrics(Collector):
@@ -99,8 +100,7 @@ class Endpoint:
         handler = type("Handler", (_Handler,), {
             "server_side": server, "registry": registry, "token": token.encode(), "facts": facts,
         })  # fmt: skip
-        self._http = ThreadingHTTPServer((host, port), handler)
-        self._http.daemon_threads = True
+        self._http = _Http((host, port), handler)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     @property
@@ -113,6 +113,26 @@ class Endpoint:
         """Stop answering."""
         self._http.shutdown()
         self._http.server_close()
+
+
+class _Http(ThreadingHTTPServer):
+    """A thread for each connection; those beyond `_MAX_CONNECTIONS` are closed unanswered."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._places = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 class _Handler(BaseHTTPRequestHandler):

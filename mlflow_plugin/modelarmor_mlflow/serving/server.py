@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -32,7 +33,7 @@ from modelarmor.sandbox.events import RESOURCE_POLICY
 from modelarmor.visible import visible
 from modelarmor_mlflow.serving import confined
 from modelarmor_mlflow.serving.confined import modelarmor_scoring as scoring
-from modelarmor_mlflow.serving.confined.modelarmor_guard import Limits
+from modelarmor_mlflow.serving.confined.modelarmor_guard import KINDS, Limits
 
 #: what MLflow's scoring server calls the variable with the model's address
 _MODEL_VARIABLE: Final = "__pyfunc_model_path__"
@@ -52,6 +53,9 @@ _REPEAT_SECONDS: Final = 0.05
 #: bytes of the pipe that are read at once, and how many lines of it a second are believed
 _READ: Final = 1 << 16
 _MOST_LINES: Final = 2_000
+#: what of a line is believed: the model can write lines too
+_STATUS: Final = re.compile("[1-5][0-9]{2}")
+_MOST_REQUESTS: Final = 1_000_000
 #: what it prints: bytes of a line, and lines a second, that are repeated
 _LONGEST_LINE: Final = 1_000
 _MOST_REPEATED: Final = 200
@@ -339,11 +343,11 @@ class Server:
         requests, seconds = body.get("requests"), body.get("seconds")
         if isinstance(requests, dict) and isinstance(seconds, int | float):
             for status, count in requests.items():
-                if status.isdigit() and len(status) == 3 and type(count) is int and count > 0:
+                if _STATUS.fullmatch(status) and type(count) is int and 0 < count <= _MOST_REQUESTS:
                     self.traffic.by_status[status] += count
             self.traffic.seconds += max(0.0, min(float(seconds), 1e6))
         kind = body.get("violation")
-        if isinstance(kind, str) and kind in _KINDS:
+        if isinstance(kind, str) and kind in KINDS:
             self.traffic.refused[kind] += 1
             self.recorder.append(self._alert(kind, body))
 
@@ -365,12 +369,6 @@ class Server:
             Result="Permission denied" if action == "Block" else "Passed",
             Enforcer=GUARD,
         )
-
-
-#: what the guard may say that it refused
-_KINDS: Final = frozenset(
-    {"rate", "size", "content-type", "malformed", "schema", "shape", "type", "range", "disconnect"}
-)
 
 
 def observed(profile: Profile) -> Profile:

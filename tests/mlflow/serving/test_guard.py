@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from modelarmor_mlflow.serving.confined import modelarmor_guard
 from modelarmor_mlflow.serving.confined.modelarmor_guard import (
+    KINDS,
     Buckets,
     Column,
     Guard,
@@ -22,6 +25,7 @@ from modelarmor_mlflow.serving.confined.modelarmor_guard import (
     check,
 )
 from modelarmor_mlflow.serving.limits import from_signature, read, with_data, write
+from modelarmor_mlflow.serving.server import Server, Service
 
 JSON = "application/json"
 TABLE = Limits(
@@ -84,6 +88,7 @@ def test_what_the_signature_names_passes(body: bytes) -> None:
         (b"[" * 100_000, "malformed"),
         (b"\xff\xfe", "malformed"),
         (b'{"dataframe_records": [1]}', "shape"),
+        (b'{"dataframe_records": [], "params": {"a": ["%s"]}}' % (b"x" * 11), "size"),
     ],
 )
 def test_what_it_does_not_is_refused(body: bytes, kind: str) -> None:
@@ -153,6 +158,8 @@ def test_a_csv_is_checked_like_a_table() -> None:
     check(b"age,income\n30,1.5\n", "text/csv", TABLE)
     with pytest.raises(Refused, match="row 0"):
         check(b"age,income\n130,1.5\n", "text/csv", TABLE)
+    with pytest.raises(Refused, match="should be a number"):
+        check(b"age,income\n1_0,1.5\n", "text/csv", TABLE)
     with pytest.raises(Refused, match="income"):
         check(b"age\n30\n", "text/csv", TABLE)
 
@@ -256,7 +263,7 @@ def test_probing_is_refused_in_whatever_form_it_is_asked(body: Any) -> None:
     guard = Guard(_echo, limits, lambda *report: reports.append(report))
     statuses = [asyncio.run(_asked(guard, body(near(number))))[0] for number in range(30)]
     assert statuses == [200] * 21 + [429] * 9
-    assert {kind for kind, *_ in reports} == {"probing"}
+    assert {kind for kind, *_ in reports} == {"probing"} <= KINDS
 
 
 def test_how_near_is_near_is_learned_from_known_inputs(tmp_path: Path) -> None:
@@ -333,11 +340,96 @@ def test_a_body_is_not_held_beyond_its_limit_even_under_audit() -> None:
     assert asyncio.run(_asked(guard, b"12345", b"123456"))[0] == 413
 
 
+class Uploads:
+    """Requests of several clients at once, whose bodies come as the test says."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self.parts: list[asyncio.Queue[Any]] = []
+
+    def begin(self) -> asyncio.Task[int]:
+        parts: asyncio.Queue[Any] = asyncio.Queue()
+        self.parts.append(parts)
+        return asyncio.create_task(self._asked(parts))
+
+    def send(self, number: int, body: bytes, *, more: bool = True) -> None:
+        self.parts[number].put_nowait({"type": "http.request", "body": body, "more_body": more})
+
+    async def _asked(self, parts: asyncio.Queue[Any]) -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/invocations", "client": ("::1", 1)}
+        headers = [(b"content-type", b"application/json")]
+        await self._guard({**scope, "headers": headers}, parts.get, send)
+        return int(sent[0]["status"])
+
+
+def test_bodies_that_come_slowly_are_held_within_bounds_and_small_ones_are_answered() -> None:
+    large = b'{"a": "' + b"x" * 150_000
+    reports: list[Any] = []
+
+    async def everything() -> None:
+        guard = Guard(_echo, Limits(max_body=200_000), lambda *report: reports.append(report))
+        uploads = Uploads(guard)
+        tasks = [uploads.begin() for _ in range(60)]
+        for number in range(60):
+            uploads.send(number, large)
+        done, _ = await asyncio.wait(tasks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert {task.result() for task in done} == {503}
+        small = uploads.begin()
+        uploads.send(60, b"{}", more=False)
+        assert await small == 200
+        waiting = [number for number, task in enumerate(tasks) if not task.done()]
+        assert waiting, "none that fit was refused"
+        for number in waiting:
+            uploads.send(number, b'"}', more=False)
+        await asyncio.gather(*tasks)
+        again = uploads.begin()  # there is room again
+        uploads.send(61, large + b'"}', more=False)
+        assert await again == 200
+
+    asyncio.run(everything())
+    assert {kind for kind, *_ in reports} == {"busy"} <= KINDS
+
+
+def test_a_body_that_does_not_come_to_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelarmor_guard, "_BODY_SECONDS", 0.01)
+
+    async def slow() -> int:
+        uploads = Uploads(Guard(_echo, Limits(), lambda *report: None))
+        task = uploads.begin()
+        uploads.send(0, b"{")
+        return await task
+
+    assert asyncio.run(slow()) == 408
+
+
 def test_a_client_that_asks_too_often_is_told_when_to_return() -> None:
     guard = Guard(_echo, Limits(rate=1), lambda *report: None)
     answers = [asyncio.run(_asked(guard, b"{}")) for _ in range(2)]
     assert [status for status, _ in answers] == [200, 429]
     assert b"try again in" in answers[1][1]
+
+
+def test_of_what_the_confined_process_says_only_what_can_be_meant_is_counted(
+    tmp_path: Path,
+) -> None:
+    service = Service(name="m", model=tmp_path, python=Path(sys.executable), port=0)
+    server = Server(service, lambda _: pytest.fail("nothing starts"), lambda _: None)
+    try:
+        for kind in (*sorted(KINDS), "other"):
+            server._hear(json.dumps({"violation": kind, "message": "m", "client": "c"}).encode())
+        for status in ("200", "٢٠٠", "999", "2e2"):
+            for count in (1, 10**400, -1, True):
+                said = {"requests": {status: count}, "seconds": 0.1}
+                server._hear(json.dumps(said).encode())
+    finally:
+        server.close()
+    assert dict(server.traffic.refused) == dict.fromkeys(KINDS, 1)
+    assert dict(server.traffic.by_status) == {"200": 1}
 
 
 SIGNATURE = {

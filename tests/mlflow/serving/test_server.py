@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 from modelarmor_mlflow.serving.confined.modelarmor_guard import Limits
-from modelarmor_mlflow.serving.endpoint import Endpoint
+from modelarmor_mlflow.serving.endpoint import _MAX_CONNECTIONS, Endpoint
 from modelarmor_mlflow.serving.limits import from_signature
 from modelarmor_mlflow.serving.server import GUARD, ServeError, Server, Service
 
 from modelarmor.generate.evidence import Evidence
 from modelarmor.generate.workload import filled
+from tests.ports import free_port
 
 from .conftest import (
     PATIENCE,
@@ -41,8 +42,7 @@ from .conftest import (
 @contextmanager
 def plain(model: Path) -> Iterator[str]:
     """``mlflow models serve``, unconfined; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["-m", str(model), "-p", str(port), "--env-manager", "local"]
     with subprocess.Popen(
         [sys.executable, "-m", "mlflow", "models", "serve", *options],
@@ -255,6 +255,35 @@ def test_the_guard_refuses_what_the_signature_does_not_name(serve: Serve, honest
             assert _told(endpoint.url + "/nothing", "the-token-of-it")[0] == 404
         finally:
             endpoint.close()
+
+
+def test_the_alerts_endpoint_has_a_bounded_number_of_connections(tmp_path: Path) -> None:
+    service = Service(name="m/1", model=tmp_path, python=Path(sys.executable), port=0)
+    server = Server(service, lambda scratch: pytest.fail("started"), lambda line: None)
+    endpoint = Endpoint(server, "127.0.0.1", 0, "the-token-of-it", {})
+    address = ("127.0.0.1", int(endpoint.url.rpartition(":")[2]))
+    idle = [socket.create_connection(address, PATIENCE) for _ in range(_MAX_CONNECTIONS)]
+    try:
+        for connection in idle:  # each is being read from before there is one more
+            connection.sendall(b"GET /state HTTP/1.1\r\n")
+        with socket.create_connection(address, PATIENCE) as more:
+            assert more.recv(1) == b""
+        for connection in idle:
+            connection.sendall(b"Authorization: Bearer the-token-of-it\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.0 200"
+        while idle:
+            idle.pop().close()
+        deadline = time.monotonic() + PATIENCE
+        while True:  # a place is free when the thread of a connection has ended
+            try:
+                assert _told(endpoint.url + "/state", "the-token-of-it")[0] == 200
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+    finally:
+        for connection in idle:
+            connection.close()
+        endpoint.close()
 
 
 def test_what_the_process_says_of_itself_is_bounded_and_never_an_enforcers_alert(

@@ -13,6 +13,7 @@ the package around it.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -31,20 +32,32 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: what is refused, in one word
+Kind = Literal[
+    "rate", "size", "busy", "slow", "content-type", "malformed", "schema", "shape", "type", "range",
+    "probing", "disconnect",
+]  # fmt: skip
+KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
 #: called with the kind of a violation, a sentence, and the client's address
-Report = Callable[[str, str, str], None]
+Report = Callable[[Kind, str, str], None]
 #: the values of one input by column, as they came
 Row = Mapping[str, Any]
 
 #: bytes of a request's body where nothing else is said
 MAX_BODY: Final = 16 << 20
+#: bodies are held whole until they are answered: as much as so many of the largest, beside so many
+#: bytes of each request, so that small ones are answered whatever others send
+_LARGE_ONES: Final = 16
+_SMALL: Final = 64 << 10
+#: seconds for a body that has begun to come
+_BODY_SECONDS: Final = 60.0
 #: how many clients' rates are remembered
 _CLIENTS: Final = 4_096
 #: how many clients' inputs are remembered, how many of each, and with how many numbers at most:
@@ -71,7 +84,7 @@ class GuardError(ValueError):
 class Refused(Exception):
     """A request that the guard does not let through."""
 
-    def __init__(self, kind: str, status: int, message: str) -> None:
+    def __init__(self, kind: Kind, status: int, message: str) -> None:
         super().__init__(message)
         self.kind = kind
         self.status = status
@@ -287,6 +300,7 @@ class Guard:
         self._clients = Buckets(limits.rate) if limits.rate else None
         self._total = Buckets(limits.total_rate) if limits.total_rate else None
         self._probing = Probing(limits.near, limits.columns) if limits.near else None
+        self._room = _LARGE_ONES * limits.max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -294,20 +308,36 @@ class Guard:
             await self._app(scope, receive, send)
             return
         client = (scope.get("client") or ("",))[0]
+        held = bytearray()
         try:
             try:
-                self._check_rate(client)
+                body = await self._admitted(scope, receive, client, held)
             except Refused as refused:
-                self._refuse(refused, client)
-            body = await self._body(scope, receive, client)
-            try:
-                self._check_probing(check(body, _content_type(scope), self._limits), client)
-            except Refused as refused:
-                self._refuse(refused, client)
+                await _answer(send, refused)
+                return
+            await self._app(scope, _replay(body, receive), send)
+        finally:
+            self._room += _large(held)
+
+    async def _admitted(
+        self, scope: Scope, receive: Receive, client: str, held: bytearray
+    ) -> bytes:
+        """The body of a request that may reach the model; raises `Refused`."""
+        try:
+            self._check_rate(client)
         except Refused as refused:
-            await _answer(send, refused)
-            return
-        await self._app(scope, _replay(body, receive), send)
+            self._refuse(refused, client)
+        try:
+            await self._receive(receive, held)
+        except Refused as refused:  # under audit too: it is held in memory
+            self._report(refused.kind, str(refused), client)
+            raise
+        body = bytes(held)
+        try:
+            self._check_probing(check(body, _content_type(scope), self._limits), client)
+        except Refused as refused:
+            self._refuse(refused, client)
+        return body
 
     def _refuse(self, refused: Refused, client: str) -> None:
         self._report(refused.kind, str(refused), client)
@@ -323,25 +353,39 @@ class Guard:
         if self._probing is not None and self._probing.found(client, rows):
             raise Refused("probing", 429, "too many inputs that hardly differ from each other")
 
-    async def _body(self, scope: Scope, receive: Receive, client: str) -> bytes:
-        """The request's body. Its size is limited under audit too: it is held in memory."""
-        most = self._limits.max_body
-        parts: list[bytes] = []
-        size = 0
-        more = True
+    async def _receive(self, receive: Receive, held: bytearray) -> None:
+        """Take a request's body, for which there is room, into `held`."""
+        more, deadline = True, 0.0
         while more:
-            message = await receive()
+            message = await _within(deadline, receive)
             if message["type"] != "http.request":
                 raise Refused("disconnect", 400, "the client went away")
             part = message.get("body", b"")
-            size += len(part)
-            if size > most:
-                refused = Refused("size", 413, f"a request has at most {most} bytes")
-                self._report(refused.kind, str(refused), client)
-                raise refused
-            parts.append(part)
+            if len(held) + len(part) > self._limits.max_body:
+                most = self._limits.max_body
+                raise Refused("size", 413, f"a request has at most {most} bytes")
+            before = _large(held)
+            held += part
+            self._room -= _large(held) - before
+            if self._room < 0 and len(held) > _SMALL:
+                raise Refused("busy", 503, "too many large requests at once; try again later")
             more = message.get("more_body", False)
-        return b"".join(parts)
+            deadline = deadline or time.monotonic() + _BODY_SECONDS
+
+
+def _large(held: bytearray) -> int:
+    """How many bytes are more than a small request has."""
+    return max(0, len(held) - _SMALL)
+
+
+async def _within(deadline: float, receive: Receive) -> Message:
+    """The next part of a request; 0: however late."""
+    if not deadline:
+        return await receive()
+    try:
+        return await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+    except asyncio.TimeoutError:  # noqa: UP041 - another one than TimeoutError before Python 3.11
+        raise Refused("slow", 408, f"a body should come within {_BODY_SECONDS:g} s") from None
 
 
 def _content_type(scope: Scope) -> str:
@@ -396,6 +440,7 @@ def check(body: bytes, content_type: str, limits: Limits) -> Sequence[Row]:
         raise Refused("malformed", 400, "the body is no JSON document") from None
     if not isinstance(request, dict):
         raise Refused("malformed", 400, "the body should be a JSON object")
+    _check_strings({"params": request.get("params")}, limits)  # beside the inputs of each form
     if _CHAT & request.keys():
         return _check_whole(request, limits)
     if isinstance(split := request.get("dataframe_split"), dict):
@@ -425,7 +470,7 @@ def _csv(body: bytes) -> tuple[list[str], list[list[Any]]]:
 
 def _cell(text: str) -> Any:
     try:
-        return float(text)
+        return text if "_" in text else float(text)  # 1_0 is a number to Python alone
     except ValueError:
         return text
 
