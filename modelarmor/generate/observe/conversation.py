@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import selectors
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -58,6 +59,34 @@ class Conversation:
         if not isinstance(answer, dict):
             raise Silent("it gave an answer that makes no sense")
         return answer
+
+    def end(self, grace: float) -> bool:
+        """Say that there is nothing more to ask, and let the program end by itself.
+
+        What it does as it ends is seen so: a hook at exit, or what a program does that answered in
+        another's place to be left alone.
+
+        Args:
+            grace: seconds that it has for that.
+
+        Returns:
+            whether it ended.
+
+        Raises:
+            Silent: it had one more answer.
+        """
+        with suppress(OSError):
+            self._stdin.close()
+        until = min(self._until, time.monotonic() + grace)
+        while self._selector.select(max(0.0, until - time.monotonic())):
+            if self._stdout.read1(1):  # type: ignore[attr-defined]
+                raise Silent("it gave an answer that nobody asked for")
+            break
+        try:
+            self._process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def _line(self) -> bytes:
         line = bytearray()

@@ -32,6 +32,8 @@ from modelarmor.sandbox import Sandbox, Workload
 RUNNER: Final = Path(__file__).with_name("runner.py")
 
 _MAX_ERROR: Final = 2000
+#: seconds that a model has to end by itself when there is nothing more to ask
+_GRACE: Final = 10.0
 
 
 class Model(Protocol):
@@ -53,6 +55,8 @@ class _Heard:
     completed: list[Phase] = field(default_factory=list)
     error: str = ""
     not_asked: str = ""
+    #: it went on after its last answer, until it was ended
+    unended: bool = False
     notes: list[str] = field(default_factory=list)
     predictions: int = 0
     input: str = ""
@@ -126,6 +130,13 @@ def _observation(
         found.append(said.unfinished(places.text(heard.error).splitlines()[0]))
     elif heard.not_asked:
         found.append(said.unfinished(heard.not_asked, rule="not-asked"))
+    if heard.unended:
+        found.append(
+            said.unfinished(
+                f"it went on for {_GRACE:.0f} s after its last answer, and was ended; what it would"
+                " have done later was not seen"
+            )
+        )
     found += [_noted(places.text(note)) for note in heard.notes]
     return Observation(
         completed=tuple(heard.completed),
@@ -197,6 +208,8 @@ class _Session:
                     meter.weigh()
                     if heard.error or heard.not_asked:
                         break
+                if not heard.error:
+                    heard.unended = not talk.end(_GRACE)
             except Silent as reason:
                 heard.error = f"{reason}: {output.last_line()}".rstrip(": ")
             finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelarmor.generate.evidence import Observation
+from modelarmor.generate.observe import session
 from tests.generate.observe.support import TELL, TRY, model, rules, watched
 
 
@@ -152,6 +153,49 @@ os._exit(0)
     )
     assert "credentials-sought" in rules(lied, "critical")
     assert lied.predictions <= 10**6 and lied.input == ""
+
+
+def test_a_model_that_answers_for_its_loader_and_goes_on_is_told_so(tmp_path: Path) -> None:
+    answered = watched(
+        model(
+            tmp_path / "liar.pkl",
+            """
+import os
+line = b'{"phase": "load"}\\n{"phase": "serve", "predictions": 1, "input": "given"}\\n'
+for fd in range(3, 64):
+    try:
+        os.write(fd, line)
+    except OSError:
+        pass
+""",
+        )
+    )
+    assert "nobody asked for" in answered.error
+    assert "observation-incomplete" in rules(answered, "medium")
+
+
+def test_what_a_model_does_as_it_ends_is_seen(tmp_path: Path, home: Path) -> None:
+    ended = watched(
+        model(
+            tmp_path / "patient.pkl",
+            f"import atexit\natexit.register(open, {str(home / '.ssh' / 'id_rsa')!r})\n",
+        )
+    )
+    assert "credentials-sought" in rules(ended, "critical")
+
+
+def test_a_model_that_does_not_end_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_GRACE", 1.0)
+    stayed = watched(
+        model(
+            tmp_path / "stays.pkl",
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n",
+        )
+    )
+    assert "load" in stayed.completed and not stayed.error
+    assert any("went on" in finding.detail for finding in stayed.findings)
 
 
 @pytest.mark.parametrize(
